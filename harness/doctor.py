@@ -17,10 +17,10 @@ from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from ..envs.home import home
 from .assets.bundle import find_bundle, locate_bundle
-from .machine import Machine
 from .runtimes.install import check_imports
 from .runtimes.runtime import Runtime, RuntimeState, list_runtimes
 from .runtimes.spec import choose_renderer, load_spec
+from .sizing import Machine
 
 GIB = 2**30
 #: Room that the largest runtime takes (SimplerEnv's: 1.7 GiB, and 0.25 for its graphics driver), with the records of some runs.

@@ -20,9 +20,8 @@ from ..results.records import EpisodeRecord, split_key
 from .durable_env import DurableEnv, GivenUpError
 from .episode_queue import EpisodeQueue
 from .film import FilmWriter
-from .machine import Machine
 from .preparation import with_found
-from .sizing import choose_size
+from .sizing import Machine, choose_size
 from .termination import sigterm_interrupts, until_sigterm
 from .worker_spec import WorkerSpec
 from .workers import Worker, local_workers

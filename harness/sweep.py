@@ -36,7 +36,6 @@ from .engine import Engine, Sink
 from .episode_queue import EpisodeQueue
 from .film import need_video_extra
 from .filming import film_run
-from .machine import Machine
 from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
@@ -45,17 +44,16 @@ from .policy_state import PolicyState, policy_state
 from .recorder import Recorder
 from .replay import Replay
 from .replicas import replicated_policy
-from .reporting.bounds import BoundsWatch
 from .reporting.display import live_display
 from .reporting.event_log import EventLog
-from .reporting.events import Note, SessionEvent, SuiteEvent
+from .reporting.events import Note, SessionEvent, SuiteEvent, TimeBreakdown
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime
 from .reporting.reporter import Reporter
-from .reporting.time_breakdown import TimeBreakdown
 from .run_folder import as_begun, run_folder, use_siblings
 from .screen import Screen
-from .sinks import LedgerSink
+from .sinks import BoundsWatch, LedgerSink
+from .sizing import Machine
 from .termination import Terminated, exits_refused, sigterm_interrupts, until_sigterm
 from .trackers import make_tracker
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import re
-from collections.abc import Collection
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ..benchmarks.suite import Suite
+from ..envs.api import Episode
 from ..envs.errors import VlarigError
 from ..envs.sources import Source, find_sources, source_hashes
+from ..envs.wire import pack
 from .assets.bundle import Bundle, find_bundle
 from .runtimes.runtime import Runtime, find_runtime
 from .runtimes.spec import Renderer, choose_renderer, keep_renderer, load_spec, spec_names
@@ -111,3 +118,41 @@ class WorkerSpec:
 def adapter_module(suite: Suite) -> str:
     """The top-level module of the suite's adapter."""
     return suite.adapter.partition(":")[0].partition(".")[0]
+
+
+def encoded(episode: Episode) -> str:
+    """The episode as text, for a request."""
+    return base64.b64encode(pack(episode)).decode()
+
+
+def worker_answers(worker_spec: WorkerSpec, role: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers to a request, as they come; the adapter and its packages are added to it."""
+    suite = worker_spec.suite
+    whole = {"adapter": suite.adapter, "packages": worker_spec.packages(), **request}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            worker_spec.command(role),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=worker_spec.environment(),
+        ) as worker,
+    ):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        with contextlib.suppress(BrokenPipeError), worker.stdin:
+            worker.stdin.write(json.dumps(whole) + "\n")
+        found = False
+        for line in worker.stdout:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise VlarigError(answer["error"])
+            found = True
+            yield answer
+        if worker.wait() != 0 or not found:
+            errors.seek(0)
+            last = errors.read().strip().splitlines()[-1:] or ["it printed nothing"]
+            what = "checker" if role == "check" else role
+            raise VlarigError(f"the {what} of {suite.name!r} ended with status {worker.returncode}: {last[0]}")

@@ -14,9 +14,8 @@ from ..envs.messages import LOST
 from .children.child import ChildDied, Launcher
 from .children.line import WorkerLine
 from .children.liveness import together, within
-from .children.simulator import Simulator
+from .children.simulator import Simulator, WorkerLog
 from .children.supervisor import Supervisor
-from .children.worker_log import WorkerLog
 from .worker_spec import WorkerSpec
 
 T = TypeVar("T")

@@ -22,10 +22,10 @@ from ..envs.api import Episode
 from ..envs.api import Protocol as EnvProtocol
 from ..envs.errors import VlarigError
 from ..harness.engine import Progress, Transition
-from ..harness.machine import Machine
 from ..harness.machines.fleets import Fleet, LocalFleet, listed_fleet
 from ..harness.machines.ray_fleet import RayFleet
 from ..harness.rollouts import Rollouts, check_learnable, training_stream
+from ..harness.sizing import Machine
 from ..policies.api import Policy, Recorded, Request
 from ..policies.batching import n_action_steps_for
 from ..policies.qwen_vla.flow import Sde

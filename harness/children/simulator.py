@@ -1,10 +1,12 @@
-"""A simulator as its supervisor sees it: one child process in the simulator's own environment, on this machine."""
+"""A simulator as its supervisor sees it: one child process in its own environment, its share of the memory, and its log."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 from ...envs.errors import BadMessageError, VlarigError
@@ -13,8 +15,52 @@ from ...envs.messages import LOST, MEMORY, PREPARE, START, STEP, Failure, Welcom
 from ...envs.sources import check_unchanged
 from ..worker_spec import WorkerSpec
 from .child import Child, ChildConfig, ChildDied, Launcher
-from .launcher import excess_of
-from .memory import MemoryShare
+from .launcher import excess_of, resident_bytes
+
+#: Part of the room for leaks; the room is the share less the memory of a simulator whose envs all run. When this part is used up, the
+#: process is replaced where an episode begins, which costs no episode. The rest is for an episode that needs more memory than others,
+#: and for what a leak adds until an episode begins.
+ROOM_FOR_LEAKS = 0.5
+
+_GB = 10**9
+
+#: Bytes of the beginning, and of the end, that a log keeps. It may be this much longer before its middle is left out.
+KEPT_BYTES = 2 * 2**20
+
+LEFT_OUT = b"\n[the middle of this log is left out; its first and last %d MiB are kept]\n" % (KEPT_BYTES // 2**20)
+
+
+class MemoryShare:
+    """A simulator's share of the machine's memory: when to replace its process before it exceeds the share and is killed.
+
+    Args:
+        pid: The process.
+        share: Most bytes that it may take; no bound when ``None``.
+    """
+
+    def __init__(self, pid: int, share: int | None) -> None:
+        self._pid = pid
+        self._share = share
+        self._begun: set[int] = set()
+        self._settled: int | None = None
+
+    def leak(self, env: int) -> str | None:
+        """Why the process should be replaced before an episode begins in ``env``, in words; ``None`` if it should not.
+
+        Each env takes memory when it begins its first episode in the process. The memory at the first second episode of an env is what
+        a fresh process needs too; growth is counted from there. So every process finishes some episodes, also with a small share.
+        """
+        if self._share is None:
+            return None
+        if env not in self._begun:
+            self._begun.add(env)
+            return None
+        resident = resident_bytes(self._pid)
+        if self._settled is None:
+            self._settled = resident
+        if resident <= self._settled + ROOM_FOR_LEAKS * (self._share - self._settled):
+            return None
+        return f"grew from {self._settled / _GB:.1f} to {resident / _GB:.1f} GB, its share of the memory is {self._share / _GB:.1f} GB"
 
 
 class Simulator:
@@ -136,3 +182,35 @@ def _welcome(frame: Frame, adapter: str) -> Welcome:
     if not isinstance(reply, Welcome):
         raise BadMessageError(f"{adapter} sent {type(reply).__name__} instead of Welcome")
     return reply
+
+
+class WorkerLog:
+    """A worker's log, a file of bounded size: the beginning and the end of its output.
+
+    Args:
+        path: The file; its present content stays, and counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        """Make sure that it can be written.
+
+        Raises:
+            OSError: It cannot.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab"):
+            pass
+
+    def add(self, data: bytes) -> None:
+        """Append to the file, and leave out its middle where it has become too long."""
+        with self._path.open("a+b") as file:
+            file.write(data)
+            file.flush()
+            if file.tell() > 3 * KEPT_BYTES:
+                file.seek(-KEPT_BYTES, os.SEEK_END)
+                last = file.read()
+                file.truncate(KEPT_BYTES)
+                file.write(LEFT_OUT + last)

@@ -11,8 +11,7 @@ import tyro
 from ...results.runs import evaluations_of, find_run
 from ..command_line import parse
 from ..doctor import examine
-from ..reporting.evidence import gather
-from ..reporting.explanation import explain
+from ..reporting.explanation import explain, gather
 from ..screen import Screen
 
 DESCRIPTION = """Say in one line each what this machine has (ok), lacks (missing), could have (optional), or what plug-in is broken.

@@ -24,8 +24,7 @@ from ..new_benchmark import new_benchmark
 from ..preparation import with_read
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
-from ..worker_answers import encoded, worker_answers
-from ..worker_spec import WorkerSpec
+from ..worker_spec import WorkerSpec, encoded, worker_answers
 from .prepare import PrepareConfig, find_initial_states
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.

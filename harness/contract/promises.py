@@ -9,7 +9,7 @@ from unittest import SkipTest
 from ...envs.api import Episode
 from ...results.records import EpisodeRecord
 from ..commands.envs import run_checker
-from ..worker_answers import encoded
+from ..worker_spec import encoded
 from . import digests
 from .subject import Subject
 

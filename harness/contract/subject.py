@@ -25,8 +25,7 @@ from ...results.records import EpisodeRecord
 from ..commands.prepare import PrepareConfig, find_initial_states
 from ..film import write_contact_sheet
 from ..preparation import with_found
-from ..worker_answers import encoded, worker_answers
-from ..worker_spec import WorkerSpec
+from ..worker_spec import WorkerSpec, encoded, worker_answers
 from .digests import play_again
 from .storm import KILLS
 

@@ -16,8 +16,7 @@ from ...envs.api import Needs
 from ...envs.background import BackgroundLoop
 from ...envs.errors import VlarigError
 from ..durable_env import DurableEnv, GivenUpError
-from ..machine import Machine
-from ..sizing import suite_share
+from ..sizing import Machine, suite_share
 from ..worker_spec import WorkerSpec
 from ..workers import local_workers
 

@@ -43,9 +43,8 @@ from ...envs.messages import (
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import ChildDied, Launcher
 from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, TICK, hang_up, keep_alive, within
-from ..children.simulator import Simulator
-from ..children.worker_log import WorkerLog
-from ..machine import Machine
+from ..children.simulator import Simulator, WorkerLog
+from ..sizing import Machine
 from ..worker_spec import WorkerSpec
 from ..workers import START_MARGIN
 from .remote_machines import DEFAULT_PORT

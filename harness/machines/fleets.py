@@ -17,8 +17,7 @@ from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
 from ...envs.messages import Capacity
 from ..children.liveness import hang_up
-from ..machine import Machine
-from ..sizing import Size, choose_size, memory_line, size_in_words
+from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
 from ..workers import Worker, local_workers, started
 from .remote_machines import MachineBusyError, RemoteMachine, find_machines

@@ -13,22 +13,25 @@ import logging
 import math
 import os
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...benchmarks.suite import Footprint, Suite
 from ...envs.api import Episode
+from ...envs.background import BackgroundLoop
 from ...envs.errors import VlarigError, not_importable
+from ...envs.home import home
+from ...envs.tls import server_context
 from ..children.line import WorkerLine
 from ..children.liveness import within
 from ..children.supervisor import MachineAwayError
-from ..machine import Machine
-from ..sizing import Size, choose_size, memory_line, size_in_words
+from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
 from ..workers import Worker, started
+from .env_server import EnvServer, EnvServerConfig
 from .fleets import Lease, workers_for
-from .ray_worker import RayWorker, authority
 from .remote_machines import RemoteMachine
 from .remote_worker import RemoteWorkerFactory
 
@@ -45,12 +48,67 @@ PLACE_AGAIN_SECONDS = 15.0
 #: Seconds between two queries of the cluster's free cores.
 POLL_SECONDS = 2.0
 
+#: Ray's own variables for encryption (its documentation, "TLS authentication"): where it is on, it is on here, with the same files.
+USE_TLS, TLS_CERTIFICATE, TLS_KEY, TLS_AUTHORITY = (
+    "RAY_USE_TLS",
+    "RAY_TLS_SERVER_CERT",
+    "RAY_TLS_SERVER_KEY",
+    "RAY_TLS_CA_CERT",
+)
+
+
+class RayWorker:
+    """An env server for one worker. It lives as long as its actor, and requires a token that only its sweep has.
+
+    Args:
+        suite: Name of the suite that it lends.
+        token: The secret.
+    """
+
+    def __init__(self, suite: str, token: str) -> None:
+        import ray.util
+
+        self._host = ray.util.get_node_ip_address()
+        self._encryption = _encryption()
+        config = EnvServerConfig(
+            host=self._host,
+            port=0,
+            token=token,
+            encryption=self._encryption,
+            suites=(suite,),
+            workers=1,
+            logs=home() / "logs",
+        )
+        self._loop = BackgroundLoop("vlarig-envs")
+        self._server = self._loop.run(self._open(config))
+
+    def address(self) -> str:
+        """The env server's address."""
+        scheme = "ws" if self._encryption is None else "wss"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{scheme}://{host}:{self._server.port}"
+
+    async def _open(self, config: EnvServerConfig) -> EnvServer:
+        return await EnvServer(config).__aenter__()
+
+
+def authority() -> Path | None:
+    """File with the authorities that a client of these servers trusts; ``None`` where Ray does not encrypt."""
+    file = os.environ.get(TLS_AUTHORITY)
+    return Path(file) if file and os.environ.get(USE_TLS) == "1" else None
+
+
+def _encryption() -> ssl.SSLContext | None:
+    if os.environ.get(USE_TLS) != "1":
+        return None
+    return server_context(Path(os.environ.get(TLS_CERTIFICATE, "")), Path(os.environ.get(TLS_KEY, "")))
+
 
 class RayWorkerFactory:
     """Starts a worker on the node where Ray has placed it.
 
     Args:
-        worker: The actor, see :class:`.machines.ray_worker.RayWorker`.
+        worker: The actor, see :class:`.machines.ray_fleet.RayWorker`.
         token: Its secret.
         worker_spec: The worker's recipe by the run.
         memory_bytes: Most memory that its simulator may take.

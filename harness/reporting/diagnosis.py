@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from ...policies.batching import Load
-from .time_breakdown import TimeBreakdown, share
+from .events import TimeBreakdown, share
 
 #: A stage (workers, or the policy) that is busy for this share of the time is a bottleneck.
 BUSY = 0.75

@@ -20,8 +20,8 @@ from rich.text import Text
 from ...results.tables import Tally
 from ..engine import Engine
 from ..printable import printable
+from .events import share
 from .progress import Progress
-from .time_breakdown import share
 
 #: Seconds between two frames on a terminal, and between two lines where there is none.
 REFRESH_SECONDS = 0.25

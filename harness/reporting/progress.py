@@ -12,7 +12,7 @@ from ...policies.batching import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
 from ..engine import Sink, Transition
-from .time_breakdown import TimeBreakdown
+from .events import TimeBreakdown
 
 #: Seconds over which the present rate is measured.
 RATE_WINDOW = 60.0

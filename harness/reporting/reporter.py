@@ -15,9 +15,8 @@ from ..engine import Engine, Transition
 from ..workers import Worker
 from .display import running
 from .event_log import EventLog
-from .events import EpisodeEvent, Note, ProgressEvent, SuiteEvent
+from .events import ACTIVITIES, EpisodeEvent, Note, ProgressEvent, SuiteEvent
 from .progress import LOOK_SECONDS, Progress, succeeded
-from .time_breakdown import ACTIVITIES
 
 #: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS, LATER_PROGRESS_SECONDS = 2.0, 10.0, 60.0

@@ -19,7 +19,7 @@ from pathlib import Path
 from ...envs.errors import VlarigError
 from ..locking import one_at_a_time, unwritable
 from .drivers import Driver, Manifest, library_folders, private_folder
-from .steps import run_step
+from .install import run_step
 
 #: Releases whose own packages are too old, and the suite of the same archive that has newer ones: Debian 12 has Mesa 22.3.6, and
 #: 25.0.7 among its backports. Debian 13 and Ubuntu 24.04 have 25.0.7 and 24.0 themselves.

@@ -17,10 +17,10 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
 from vlarig.harness.cli import main
 from vlarig.harness.engine import Transition
-from vlarig.harness.machine import Machine
 from vlarig.harness.reporting.diagnosis import Setting, bottleneck, diagnose
-from vlarig.harness.reporting.time_breakdown import TimeBreakdown
+from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.sinks import LedgerSink
+from vlarig.harness.sizing import Machine
 from vlarig.policies.batching import Load, SizeLoad
 
 CORES = 8

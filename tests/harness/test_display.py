@@ -15,8 +15,8 @@ from toy.policies import ImageReader
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.reporting.display import line, picture
+from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.reporting.progress import Progress
-from vlarig.harness.reporting.time_breakdown import TimeBreakdown
 from vlarig.policies.batching import Load
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally

@@ -26,7 +26,7 @@ from toy.policies import ImageReader, Talkative
 
 from vlarig.harness import evaluate
 from vlarig.harness.reporting import event_log
-from vlarig.harness.reporting.event_log import EventLog
+from vlarig.harness.reporting.event_log import EventLog, LineWriter
 from vlarig.harness.reporting.events import (
     EpisodeEvent,
     Event,
@@ -38,7 +38,6 @@ from vlarig.harness.reporting.events import (
     parse,
     read_events,
 )
-from vlarig.harness.reporting.line_writer import LineWriter
 
 #: The fields that every event has.
 COMMON = ("time", "seconds", "session")

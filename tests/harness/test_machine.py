@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlarig.harness.machine import Machine
+from vlarig.harness.sizing import Machine
 
 MEBI = 2**20
 

@@ -16,7 +16,6 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness.runtimes import install as runtime_install
 from vlarig.harness.runtimes import runtime as runtimes
 from vlarig.harness.runtimes import spec as runtime_spec
-from vlarig.harness.runtimes import steps
 
 TOY = """
 title = "a toy"
@@ -164,7 +163,7 @@ def test_uv_gets_pips_settings(locks, monkeypatch, uv, tmp_path):
     install()
     assert uv()[-1][0] == "/wheels,/more"
     monkeypatch.setenv("PIP_FIND_LINKS", "/mine")
-    assert steps.package_settings()["UV_FIND_LINKS"] == "/mine"
+    assert runtime_install.package_settings()["UV_FIND_LINKS"] == "/mine"
     monkeypatch.setenv("UV_FIND_LINKS", "/uvs")
     runtimes.remove_runtime("toy")
     install()
@@ -177,12 +176,12 @@ def test_pips_index_is_uvs_unless_uv_has_one(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     monkeypatch.delenv("UV_INDEX_URL", raising=False)
-    assert steps.package_settings()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
+    assert runtime_install.package_settings()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
     monkeypatch.setenv("UV_INDEX_URL", "https://uvs.example")
-    assert "UV_DEFAULT_INDEX" not in steps.package_settings()
+    assert "UV_DEFAULT_INDEX" not in runtime_install.package_settings()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    assert steps.package_settings() == {}
+    assert runtime_install.package_settings() == {}
 
 
 def test_without_graphics_it_is_installed_and_the_missing_library_named(locks, monkeypatch):

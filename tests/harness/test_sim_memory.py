@@ -9,8 +9,8 @@ from comparing import results
 from toy.policies import ImageReader
 
 from vlarig.harness import evaluate
-from vlarig.harness.children import memory as sim_memory
-from vlarig.harness.children.memory import MemoryShare
+from vlarig.harness.children import simulator
+from vlarig.harness.children.simulator import MemoryShare
 from vlarig.harness.machines import fleets
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
@@ -75,7 +75,7 @@ def test_a_simulator_that_does_not_fit_stops_before_the_first_episode(counts: No
 
 def test_growth_is_counted_from_when_the_envs_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = [100 * MB]
-    monkeypatch.setattr(sim_memory, "resident_bytes", lambda pid: resident[0])
+    monkeypatch.setattr(simulator, "resident_bytes", lambda pid: resident[0])
     memory = MemoryShare(1, 1000 * MB)
     for env in range(4):
         resident[0] += 150 * MB

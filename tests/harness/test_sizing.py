@@ -9,10 +9,9 @@ from vlarig.benchmarks.libero.suites import LIBERO_OBJECT
 from vlarig.benchmarks.suite import Footprint
 from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs.messages import Capacity
-from vlarig.harness.machine import Machine
 from vlarig.harness.machines.fleets import ListedFleet
 from vlarig.harness.machines.remote_machines import RemoteMachine
-from vlarig.harness.sizing import GB, choose_size
+from vlarig.harness.sizing import GB, Machine, choose_size
 
 MANY = TABLETOP.episodes()
 ROOMY = Machine(16, 128 * GB)

@@ -31,7 +31,7 @@ from vlarig.envs.wire import MAX_MESSAGE_BYTES
 from vlarig.harness import evaluate, plan, workers
 from vlarig.harness.children.child import Launcher
 from vlarig.harness.children.line import SimulatorFault
-from vlarig.harness.children.worker_log import KEPT_BYTES
+from vlarig.harness.children.simulator import KEPT_BYTES
 from vlarig.harness.durable_env import MOST_LOSSES, DurableEnv
 from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import LocalWorkerFactory, Worker, local_workers

@@ -35,7 +35,7 @@ from ...envs.embodiments import Embodiment
 from ...envs.plugins import registered_experts
 from ...harness.durable_env import DurableEnv
 from ...harness.gym.simulator_pool import SimulatorPool, all_of
-from ...harness.machine import Machine
+from ...harness.sizing import Machine
 from ...policies.api import Request
 from ...policies.qwen_vla.ends import end_numbers, hand_pose
 from ...policies.qwen_vla.prompt import embodiment_prompt
