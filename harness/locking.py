@@ -1,9 +1,10 @@
-"""Locks for work below vlarig's home that only one process at a time may do."""
+"""Work below vlarig's home: locks for what only one process at a time may do, and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,3 +43,25 @@ def unwritable(folder: Path, error: OSError) -> VlarigError:
         return VlarigError(f"the disk is full at {folder}; make room, or set VLARIG_HOME to a roomier folder")
     reason = error.strerror or error
     return VlarigError(f"{folder} cannot be written: {reason}; fix that, or set VLARIG_HOME to another folder")
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A scratch folder that takes the place of ``folder`` when the context ends well, and vanishes otherwise.
+
+    The next process deletes the scratch folder of a killed one. Use it under a lock.
+    """
+    scratch = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        yield scratch
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
+            shutil.rmtree(folder)
+        scratch.replace(folder)
+    except OSError as error:
+        raise unwritable(folder.parent, error) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -15,11 +15,9 @@ from pathlib import Path
 
 from ...envs.errors import VlarigError
 from ...envs.home import home
-from ..locking import one_at_a_time
-from .check import Contents, check_files
+from ..locking import made_whole, one_at_a_time
 from .fetch import Watch, download_files
-from .folder import made_whole
-from .spec import UNKNOWN, BundleSpec, bundle_names, load_bundle
+from .spec import UNKNOWN, BundleSpec, Contents, bundle_names, check_files, load_bundle
 from .unpack import assemble, assembled_name, find_archive, unpack, unpacked_name
 
 Report = Callable[[str], None]

@@ -17,8 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ...envs.errors import VlarigError
-from .check import content_id
-from .spec import UNKNOWN, BundleSpec, Source
+from .spec import UNKNOWN, BundleSpec, Source, content_id
 from .unpack import DAMAGED, write_file
 
 #: Seconds without a byte after which a download is given up.

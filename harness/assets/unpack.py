@@ -20,10 +20,8 @@ from typing import IO, Any, cast
 
 from ...envs.errors import VlarigError
 from ...envs.untrusted import one_line
-from ..locking import one_at_a_time
-from .check import MADE, content_id, file_hash
-from .folder import made_whole
-from .spec import BundleSpec
+from ..locking import made_whole, one_at_a_time
+from .spec import MADE, BundleSpec, content_id, file_hash
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -78,7 +76,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str],
 def assemble(spec: BundleSpec, archives: Sequence[Path], folder: Path, report: Callable[[str], None]) -> None:
     """Put a bundle together from its parts, unless that was done before, and have it completed.
 
-    The contents of what was completed are written to :data:`~vlarig.harness.assets.check.MADE` in the folder.
+    The contents of what was completed are written to :data:`~vlarig.harness.assets.spec.MADE` in the folder.
 
     Args:
         spec: The bundle.

@@ -17,15 +17,18 @@ from rich.text import Text
 from ...benchmarks.registry import load_suite, load_suites
 from ...benchmarks.suite import Suite, Task, refuse_unknown_tasks
 from ...envs.api import Camera, Episode, Protocol
+from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
+from ...envs.home import home
 from ..assets.bundle import locate_bundle
 from ..command_line import parse
+from ..machines.fleets import LocalFleet, listed_fleet
 from ..new_benchmark import new_benchmark
-from ..preparation import with_read
+from ..preparation import prepare, prepared_hash, with_prepared, with_read
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
+from ..termination import sigterm_interrupts, until_sigterm
 from ..worker_spec import WorkerSpec, encoded, worker_answers
-from .prepare import PrepareConfig, find_initial_states
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
 LEAST_TITLE = 30
@@ -72,6 +75,34 @@ class NewConfig:
     """Its name, and its suite's: small letters, digits and _."""
     to: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to write to. Default: one of that name, here."""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Find the initial states of a suite that have to be tried first: can an expert do the task from here?
+
+    They are tried in order, and the first that will do are kept, below vlarig's home, for later sweeps. The same command resumes an
+    interrupted preparation, and one that asks for more finds the rest. Workers change its speed, never its result.
+
+      vlarig envs prepare robotwin_easy
+      vlarig envs prepare robotwin_easy --tasks stack_blocks_two --episodes 10
+      vlarig envs prepare robotwin_easy --hosts gpu1 gpu2
+    """
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """The suite."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
+    """Only these tasks. Default: all."""
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Only the first initial states of each task, as many as a sweep with this number of episodes plays. Default: all."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Simulator processes. Default: one a core, as far as memory allows."""
+    hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
+    """Machines to do it on instead of this one, each with 'vlarig serve envs'; as for 'vlarig sweep'."""
+    hosts_token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the token that they require."""
+    hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificates of the authorities to trust for wss://, in PEM format."""
 
 
 COMMANDS: dict[str, type[ListConfig | CheckConfig | NewConfig | PrepareConfig]] = {
@@ -258,3 +289,29 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
     """The findings (fields of :class:`~vlarig.envs.checker.Finding`) for a suite's env, as they come from a worker in its runtime."""
     request = {"episodes": [encoded(episode) for episode in episodes]}
     yield from worker_answers(WorkerSpec.of(suite), "check", request)
+
+
+def find_initial_states(config: PrepareConfig) -> int:
+    """Run the command and return its exit status."""
+    for name, value in (("workers", config.workers), ("episodes", config.episodes)):
+        if value is not None and value < 1:
+            raise VlarigError(f"{name} is {value}; expected 1 or more")
+    worker_spec, screen = WorkerSpec.of(load_suite(config.suite)), Screen(soft_wrap=True)
+    suite = worker_spec.suite
+    tasks = [suite.task(name) for name in config.tasks] or list(suite.tasks)
+
+    def report(task: Task, initial_state: int, good: bool) -> None:
+        screen.print(f"{task.name}: initial state {initial_state} {'will do' if good else 'will not do'}")
+
+    wanted = config.episodes
+    if suite.preparation is not None:
+        wanted = min(config.episodes or suite.preparation.count, suite.preparation.count)
+    fleet = listed_fleet(config.hosts, None, config.hosts_token_file, config.hosts_ca_file, config.workers, 1)
+    logs = home() / "prepared" / "logs"
+    with sigterm_interrupts():
+        trying = prepare(worker_spec, tasks, wanted or 1, fleet or LocalFleet(config.workers, 1), logs, report)
+        tried = run_to_end(until_sigterm(trying))
+    known = with_prepared(worker_spec, config.tasks, config.episodes)
+    episodes = known.episodes(config.tasks, wanted)
+    screen.print(f"{suite.name}: {len(episodes)} initial states, sha256 {prepared_hash(episodes)}, in {tried.file}")
+    return 0

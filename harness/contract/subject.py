@@ -22,7 +22,7 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Episode, Protocol
 from ...results.ledger import Ledger
 from ...results.records import EpisodeRecord
-from ..commands.prepare import PrepareConfig, find_initial_states
+from ..commands.envs import PrepareConfig, find_initial_states
 from ..film import write_contact_sheet
 from ..preparation import with_found
 from ..worker_spec import WorkerSpec, encoded, worker_answers

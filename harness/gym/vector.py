@@ -13,8 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ...envs.api import check_actions
 from ...envs.errors import VlarigError
-from .env import SuiteEnv, truth_size
-from .simulator_pool import SimulatorPool, all_of
+from .env import SimulatorPool, SuiteEnv, all_of, truth_size
 from .suite_view import SuiteView
 
 #: What Gymnasium's ``VectorEnv.step`` returns: observations, rewards, terminations, truncations and infos.

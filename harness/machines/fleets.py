@@ -20,8 +20,7 @@ from ..children.liveness import hang_up
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
 from ..workers import Worker, local_workers, started
-from .remote_machines import MachineBusyError, RemoteMachine, find_machines
-from .remote_worker import RemoteWorkerFactory
+from .remote_machines import MachineBusyError, RemoteMachine, RemoteWorkerFactory, find_machines
 
 #: Seconds before each retry of an env server that is busy when a sweep begins.
 BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)

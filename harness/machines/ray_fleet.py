@@ -32,8 +32,7 @@ from ..worker_spec import WorkerSpec
 from ..workers import Worker, started
 from .env_server import EnvServer, EnvServerConfig
 from .fleets import Lease, workers_for
-from .remote_machines import RemoteMachine
-from .remote_worker import RemoteWorkerFactory
+from .remote_machines import RemoteMachine, RemoteWorkerFactory
 
 #: Variable with Ray's way of authentication, and the only accepted value: any program that reaches a cluster without it can run any
 #: code on the nodes.
@@ -129,7 +128,7 @@ class RayWorkerFactory:
         return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
-        """Find the worker's node, and start it there. Raises like :meth:`.machines.remote_worker.RemoteWorkerFactory.launch`."""
+        """Find the worker's node, and start it there. Raises like :meth:`.machines.remote_machines.RemoteWorkerFactory.launch`."""
         import ray.exceptions
 
         try:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import doctor
-from vlarig.harness.commands import doctor as command
+from vlarig.harness.commands import doctor
 from vlarig.harness.runtimes.drivers import LAVAPIPE
 from vlarig.harness.runtimes.runtime import Runtime, RuntimeState
 from vlarig.harness.runtimes.spec import Renderer
@@ -32,7 +31,7 @@ def runtimes(monkeypatch):
 
 
 def lines(capsys, status):
-    assert command.main([]) == status
+    assert doctor.main([]) == status
     return {line[10:].split("  ")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
 
 

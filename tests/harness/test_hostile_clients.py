@@ -52,8 +52,7 @@ from vlarig.envs.messages import (
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
 from vlarig.harness.machines.env_server import EnvServer, EnvServerConfig
-from vlarig.harness.machines.remote_machines import RemoteMachine
-from vlarig.harness.machines.remote_worker import RemoteWorkerFactory
+from vlarig.harness.machines.remote_machines import RemoteMachine, RemoteWorkerFactory
 from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import Worker, started
 

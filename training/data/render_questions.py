@@ -34,7 +34,7 @@ from ...envs.api import Needs, Observation, Snapshot
 from ...envs.embodiments import Embodiment
 from ...envs.plugins import registered_experts
 from ...harness.durable_env import DurableEnv
-from ...harness.gym.simulator_pool import SimulatorPool, all_of
+from ...harness.gym.env import SimulatorPool, all_of
 from ...harness.sizing import Machine
 from ...policies.api import Request
 from ...policies.qwen_vla.ends import end_numbers, hand_pose
