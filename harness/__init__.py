@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .evaluator import Evaluator as Evaluator
+    from .evaluator import evaluate as evaluate
     from .gym.env import RemoteEnv as RemoteEnv
     from .gym.env import register_envs as register_envs
     from .gym.stable_baselines import StableBaselinesEnv as StableBaselinesEnv
     from .gym.vector import RemoteVectorEnv as RemoteVectorEnv
     from .rollouts import Rollouts as Rollouts
-    from .sweep import evaluate as evaluate
 
 _HOMES = {
     "Evaluator": "evaluator",
@@ -34,7 +34,7 @@ _HOMES = {
     "RemoteVectorEnv": "gym.vector",
     "Rollouts": "rollouts",
     "StableBaselinesEnv": "gym.stable_baselines",
-    "evaluate": "sweep",
+    "evaluate": "evaluator",
     "register_envs": "gym.env",
 }
 

@@ -1,4 +1,4 @@
-"""An evaluator: measures a policy at steps of its training, on workers that stay warm between calls."""
+"""Sweeps that a program starts: one by :func:`evaluate`, or one at each of many training steps by an :class:`Evaluator`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,68 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import ValidationError
+
 from ..benchmarks.suite import Footprint
 from ..envs.api import Episode
 from ..envs.background import BackgroundLoop
+from ..envs.errors import VlarigError, refuse_unknown_options
 from ..policies.api import Policy
+from ..policies.registry import check_members, parse_options
 from .machines.fleets import Fleet, Lease
+from .plan import SweepConfig
 from .policy_state import policy_state
 from .reporting.event_log import EventLog
 from .screen import Screen
-from .sweep import Evaluation, cluster, find_fleet, named_policy, run_sweep, sweep_config, warn_if_nothing_was_played
+from .sweep import Evaluation, cluster, find_fleet, named_policy, run_sweep, warn_if_nothing_was_played
 from .trackers import Tracker, TrackerName, make_tracker
 from .worker_spec import WorkerSpec
 from .workers import Worker
+
+
+def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> Evaluation:
+    """Sweep suites with a policy; a run that was begun is resumed.
+
+    Args:
+        suites: Names of the suites, or one name.
+        policy: A policy's name, or a policy. The weights that an object holds belong to the run's identity, unless its class has
+            ``revision`` as a property, which then has to change with them; see :func:`~vlarig.harness.policy_state.policy_state`.
+        options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
+            display (none is shown without it).
+    """
+    refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
+    console = options.pop("console", None) or Screen(quiet=True)
+    config = sweep_config(suites, policy, **options)
+    state = None if isinstance(policy, str) else policy_state(policy)
+    with (
+        EventLog(console) as event_log,
+        cluster(config),
+        named_policy(config, event_log.say) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing,
+    ):
+        evaluation = run_sweep(config, playing, event_log, state)
+    if console.quiet:
+        warn_if_nothing_was_played(evaluation)
+    return evaluation
+
+
+def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> SweepConfig:
+    """The configuration of a sweep that a program starts; arguments as for :func:`evaluate`."""
+    named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
+    try:
+        config = SweepConfig(suites=(suites,) if isinstance(suites, str) else tuple(suites), policy=named, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise VlarigError(f"evaluate cannot take {first['loc'][0]}={first['input']!r}: {first['msg'].lower()}") from None
+    options = parse_options(config.policy_options)
+    if options and not isinstance(policy, str):
+        raise VlarigError(
+            f"evaluate got policy_options {list(config.policy_options)} beside a policy object; give the policy's name instead"
+        )
+    if config.replicas and not isinstance(policy, str):
+        raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy object; give the policy's name instead")
+    if not isinstance(policy, str):
+        check_members(named, policy)
+    return config
 
 
 class WarmFleet:

@@ -9,7 +9,6 @@ same episodes give the same bytes. Needs the extra ``data``.
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,11 +24,19 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, not_importable
 from ..envs.keypoints import NAMES
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
-from ..policies.qwen_vla.quantiles import Steps
 from ..results.records import EpisodeRecord
 from ..results.run_files import sync
 from .lerobot_episode import CODEC_NAME, EpisodeSteps, pixel_format, read_steps
-from .lerobot_stats import QUANTILES, number_stats, picture_stats
+from .lerobot_files import (
+    column_of,
+    join_films,
+    number_stats,
+    picture_stats,
+    subtask_segments,
+    total_stats,
+    write_json,
+    write_names,
+)
 
 #: The version of the format (``CODEBASE_VERSION`` of lerobot_dataset.py).
 VERSION = "v3.0"
@@ -153,12 +160,12 @@ class _Writer:
         for view in self._sizes:
             self._write_films(view, rows)
         self._write_episodes(rows)
-        _write_names(self._folder / "meta" / "tasks.parquet", "task_index", self._tasks)
+        write_names(self._folder / "meta" / "tasks.parquet", "task_index", self._tasks)
         if self._subtasks:
-            _write_names(self._folder / "meta" / "subtasks.parquet", "subtask_index", self._subtasks)
+            write_names(self._folder / "meta" / "subtasks.parquet", "subtask_index", self._subtasks)
         self._write_ours()
         self._write_statistics()
-        _write_json(self._folder / INFO, self._info())
+        write_json(self._folder / INFO, self._info())
         for file in sorted(self._folder.rglob("*")):
             if file.is_file():
                 sync(file)
@@ -211,7 +218,7 @@ class _Writer:
             for index, episode in enumerate(self._episodes):
                 steps = self._steps(episode)
                 columns = self._columns(index, steps)
-                table = pa.table({name: _arrow(values) for name, values in columns.items()})
+                table = pa.table({name: column_of(values) for name, values in columns.items()})
                 if writer is not None and size + table.nbytes > self._data_bytes:
                     writer.close()
                     writer, number, size = None, number + 1, 0
@@ -249,7 +256,7 @@ class _Writer:
             file = _File.number(number)
             path = self._folder / VIDEO_PATH.format(video_key=key, chunk_index=file.chunk, file_index=file.file)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _join_films(path, [self._episodes[index].place / f"{view}.mp4" for index in indices], rate)
+            join_films(path, [self._episodes[index].place / f"{view}.mp4" for index in indices], rate)
             begin = 0
             for index in indices:
                 end = begin + self._lengths[index]
@@ -331,7 +338,7 @@ class _Writer:
 
     def _write_statistics(self) -> None:
         """``meta/stats.json``, and ``meta/vlarig.json`` with the same quantiles."""
-        number = {name: _total_stats(self._episodes, name) for name in ("states", "actions")}
+        number = {name: total_stats([each.place for each in self._episodes], name) for name in ("states", "actions")}
         stats = {"observation.state": number["states"], "action": number["actions"]}
         columns = [self._columns(index, self._steps(each)) for index, each in enumerate(self._episodes)]
         for name in columns[0]:
@@ -340,7 +347,7 @@ class _Writer:
         for view in self._sizes:
             total = sum((self._steps(each).histograms[view] for each in self._episodes), np.zeros((3, 256), np.int64))
             stats[f"{PICTURES}{view}"] = picture_stats(total, sum(self._lengths))
-        _write_json(self._folder / "meta" / "stats.json", stats)
+        write_json(self._folder / "meta" / "stats.json", stats)
         ours = {
             name: Statistics(tuple(each["q01"]), tuple(each["q99"]), str(self._about.get("name", "recorded")))
             for name, each in number.items()
@@ -353,7 +360,7 @@ class _Writer:
             "statistics": statistics_to_data({self._embodiment.statistics_key: DatasetStatistics(ours["actions"], state)}),
             **self._about,
         }
-        _write_json(self._folder / "meta" / "vlarig.json", data)
+        write_json(self._folder / "meta" / "vlarig.json", data)
 
     def _info(self) -> dict[str, Any]:
         frequency = self._embodiment.control_frequency
@@ -400,93 +407,3 @@ class _Writer:
             "video_path": VIDEO_PATH,
             "features": features,
         }
-
-
-def subtask_segments(labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Runs of the same label: ``subtask``, ``begin`` and ``end``, the step after its last."""
-    segments: list[dict[str, Any]] = []
-    begin = 0
-    for label, run in itertools.groupby(labels):
-        end = begin + len(list(run))
-        segments.append({"subtask": label, "begin": begin, "end": end})
-        begin = end
-    return segments
-
-
-def _total_stats(episodes: Sequence[RecordedEpisode], name: str) -> dict[str, Any]:
-    """The statistics of the states or the actions over all episodes."""
-    count, total, squares = 0, 0.0, 0.0
-    low, high = np.inf, -np.inf
-    with Steps(name) as steps:
-        for episode in episodes:
-            recorded = read_steps(episode.place)
-            values = recorded.states if name == "states" else recorded.actions
-            steps.add(values)
-            each = values.astype(np.float64)
-            count, total, squares = count + len(each), total + each.sum(0), squares + (each**2).sum(0)
-            low, high = np.minimum(low, each.min(0)), np.maximum(high, each.max(0))
-        quantiles = steps.quantiles(tuple(QUANTILES.values()))
-    mean = np.asarray(total) / count
-    std = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0.0))
-    stats = {"min": low, "max": high, "mean": mean, "std": std} | dict(zip(QUANTILES, quantiles, strict=True))
-    return {key: np.asarray(value).tolist() for key, value in stats.items()} | {"count": [count]}
-
-
-def _join_films(path: Path, films: Sequence[Path], rate: Fraction) -> None:
-    """One film out of several that were encoded alike; nothing is encoded again."""
-    import av
-    from av.error import FFmpegError
-
-    try:
-        with av.open(str(path), "w", format="mp4") as joined:
-            stream, begin = None, 0
-            for film in films:
-                with av.open(str(film)) as source:
-                    own = source.streams.video[0]
-                    if stream is None:
-                        stream = joined.add_stream_from_template(own)
-                    for packet in source.demux(own):
-                        if packet.pts is None:
-                            continue
-                        assert packet.time_base is not None
-                        place = begin + round(packet.pts * packet.time_base * rate)
-                        packet.pts = packet.dts = round(place / rate / packet.time_base)
-                        packet.stream = stream
-                        joined.mux(packet)
-                    begin += own.frames
-    except FFmpegError as error:
-        raise VlarigError(f"a film beside {films[0]} cannot be joined: {error}; record into another folder") from error
-
-
-def _arrow(values: np.ndarray) -> Any:
-    """A column: single numbers, or lists of a fixed length; a feature of one number is no list (utils.py, hf_features)."""
-    import pyarrow as pa
-
-    if values.ndim == 1 or values.shape[1] == 1:
-        return pa.array(values.ravel())
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-
-
-def _write_names(path: Path, number: str, names: Sequence[str]) -> None:
-    """Names with their numbers, as pandas stores a table whose index they are; LeRobot reads it by pandas."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    index = "__index_level_0__"
-    text = {"pandas_type": "unicode", "numpy_type": "object"}
-    about = {
-        "index_columns": [index],
-        "column_indexes": [{"name": None, "field_name": None, **text, "metadata": {"encoding": "UTF-8"}}],
-        "columns": [
-            {"name": number, "field_name": number, "pandas_type": "int64", "numpy_type": "int64", "metadata": None},
-            {"name": None, "field_name": index, **text, "metadata": None},
-        ],
-        "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": "2.0.0",
-    }
-    table = pa.table({number: pa.array(range(len(names)), pa.int64()), index: pa.array(names, pa.string())})
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(about)}), path)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from pydantic import ValidationError
 
 from ..envs.api import Episode
 from ..envs.background import run_to_end
-from ..envs.errors import VlarigError, refuse_unknown_options
+from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching, Rounding
 from ..policies.calls import make_strict
-from ..policies.registry import check_members, loaded_policy, parse_options
+from ..policies.registry import loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
@@ -40,7 +39,7 @@ from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
 from .plan import PlannedSuite, SweepConfig, check_suites, drawn_by, origins, plan_suites, run_identity
-from .policy_state import PolicyState, policy_state
+from .policy_state import PolicyState
 from .recorder import Recorder
 from .replay import Replay
 from .replicas import replicated_policy
@@ -51,7 +50,6 @@ from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime
 from .reporting.reporter import Reporter
 from .run_folder import as_begun, run_folder, use_siblings
-from .screen import Screen
 from .sinks import BoundsWatch, LedgerSink
 from .sizing import Machine
 from .termination import Terminated, exits_refused, sigterm_interrupts, until_sigterm
@@ -118,31 +116,6 @@ class Evaluation:
         }
 
 
-def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> Evaluation:
-    """Sweep suites with a policy; a run that was begun is resumed.
-
-    Args:
-        suites: Names of the suites, or one name.
-        policy: A policy's name, or a policy. The weights that an object holds belong to the run's identity, unless its class has
-            ``revision`` as a property, which then has to change with them; see :func:`~vlarig.harness.policy_state.policy_state`.
-        options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
-            display (none is shown without it).
-    """
-    refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
-    console = options.pop("console", None) or Screen(quiet=True)
-    config = sweep_config(suites, policy, **options)
-    state = None if isinstance(policy, str) else policy_state(policy)
-    with (
-        EventLog(console) as event_log,
-        cluster(config),
-        named_policy(config, event_log.say) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing,
-    ):
-        evaluation = run_sweep(config, playing, event_log, state)
-    if console.quiet:
-        warn_if_nothing_was_played(evaluation)
-    return evaluation
-
-
 def warn_if_nothing_was_played(evaluation: Evaluation) -> None:
     """Log a warning where all episodes were there already: a program's user does not see what a sweep says."""
     if evaluation.complete and not evaluation.played:
@@ -152,26 +125,6 @@ def warn_if_nothing_was_played(evaluation: Evaluation) -> None:
             episodes,
             evaluation.run,
         )
-
-
-def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> SweepConfig:
-    """The configuration of a sweep that a program starts; arguments as for :func:`evaluate`."""
-    named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
-    try:
-        config = SweepConfig(suites=(suites,) if isinstance(suites, str) else tuple(suites), policy=named, **options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise VlarigError(f"evaluate cannot take {first['loc'][0]}={first['input']!r}: {first['msg'].lower()}") from None
-    options = parse_options(config.policy_options)
-    if options and not isinstance(policy, str):
-        raise VlarigError(
-            f"evaluate got policy_options {list(config.policy_options)} beside a policy object; give the policy's name instead"
-        )
-    if config.replicas and not isinstance(policy, str):
-        raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy object; give the policy's name instead")
-    if not isinstance(policy, str):
-        check_members(named, policy)
-    return config
 
 
 @contextlib.contextmanager

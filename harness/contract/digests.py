@@ -22,7 +22,7 @@ from ...benchmarks.suite import Suite
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import EpisodeRecord
-from ..sweep import evaluate
+from ..evaluator import evaluate
 
 
 def processor() -> str:

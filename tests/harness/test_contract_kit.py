@@ -10,7 +10,7 @@ import pytest
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.contract import PROMISES, Subject, promises
 from vlarig.harness.contract.digests import write_digest, write_recording
-from vlarig.harness.sweep import evaluate
+from vlarig.harness.evaluator import evaluate
 
 BROKEN = [
     ("remembering:REMEMBERING", "a_warm_process_equals_a_fresh_one", r"/3/0: as number \d+ of a process its digests differ"),

@@ -254,7 +254,7 @@ def test_a_death_while_episodes_are_joined_leaves_no_half_dataset(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(lerobot_writer, "_join_films", die)
+        patch.setattr(lerobot_writer, "join_films", die)
         assert main([str(word) for word in words]) == 130
     assert not (Path("again") / "meta").exists()
     assert cli(*words).returncode == 0

@@ -14,7 +14,7 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.vlnce.episodes import LANGUAGES, read_objects, read_r2r, read_rxr
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.assets.bundle import find_bundle
-from vlarig.harness.sweep import evaluate
+from vlarig.harness.evaluator import evaluate
 from vlarig.results.ledger import Ledger
 from vlarig.training.data.frames import read_frames
 from vlarig.training.data.navigation import NavigationDataset
