@@ -108,11 +108,9 @@ class PlayedEnv:
 
     @property
     def worker(self) -> Worker:
-        """The worker."""
         return self._sim.worker
 
     def abandon(self) -> None:
-        """Forget the episode that is under way."""
         self._sim.episode = None
 
     @property
@@ -122,7 +120,6 @@ class PlayedEnv:
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
         return Progress(self.drawn, self._sim.actions if self.under_way else None)
 
     async def begin(self, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:
@@ -263,7 +260,7 @@ class Engine:
         return await together([self._collect_env(env, chunks_per_env, keep) for env in self.envs])
 
     async def go_on(self, progress: Sequence[Progress]) -> None:
-        """Bring each env to where it was, from streams of which nothing was drawn. Raises like :meth:`collect`."""
+        """Bring each env to where it was, from streams of which nothing was taken. Raises like :meth:`collect`."""
         await together([self._bring(env, each) for env, each in zip(self.envs, progress, strict=True)])
 
     def activities(self) -> Counter[str]:
@@ -316,7 +313,7 @@ class Engine:
         queue.done()
 
     async def _draw(self, env: PlayedEnv) -> Episode:
-        """The next episode of an env's stream. Drawing one may take a while, in which other envs go on."""
+        """The next episode of an env's stream. Taking one may take a while, in which other envs go on."""
         episode = await asyncio.to_thread(next, self._streams[env.number - self._first])
         env.drawn += 1
         return episode

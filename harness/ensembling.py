@@ -1,4 +1,4 @@
-"""Ensembling: one step out of several overlapping chunks' predictions for the same moment.
+"""Ensembling: one step out of several overlapping chunks' predictions for the same step.
 
 It runs in the driver: its steps are those that the simulator gets and the ledger records, so a replay does not need it, and its state
 outlives a simulator that dies.
@@ -30,12 +30,12 @@ class Ensembler:
     def __init__(self, ensemble: Ensemble | None) -> None:
         self._ensemble = ensemble
         self._ahead: deque[np.ndarray] = deque(maxlen=ensemble.horizon if ensemble else 0)
-        """The newest chunks, oldest first, each without the steps whose moment is past."""
+        """The newest chunks, oldest first, each without the steps that are past."""
 
     def steps(self, chunk: np.ndarray, n_action_steps: int) -> np.ndarray:
         """The steps to carry out now, once for each chunk that a policy predicts.
 
-        A step combines the predictions that reach its moment; a chunk that is too short for it does not count. So where chunks do not
+        A step combines the predictions that reach it; a chunk that is too short for it does not count. So where chunks do not
         overlap, as with a policy that answers with one step, nothing changes.
 
         Args:
@@ -55,7 +55,7 @@ class Ensembler:
 
 
 def combine(predictions: list[np.ndarray], ensemble: Ensemble) -> np.ndarray:
-    """The weighted mean of ``predictions``, each ``float32[A]`` for the same moment, oldest first; ``float32[A]``."""
+    """The weighted mean of ``predictions``, each ``float32[A]`` for the same step, oldest first; ``float32[A]``."""
     if len(predictions) == 1:
         return predictions[0]
     steps = np.array(predictions, dtype=np.float64)

@@ -30,7 +30,6 @@ class EpisodeQueue:
 
     @property
     def over(self) -> bool:
-        """Whether every episode is done."""
         return not len(self) and not self._under_way
 
     async def take(self, worker: int) -> Episode | None:
@@ -58,11 +57,9 @@ class EpisodeQueue:
         self.done()
 
     def times_put_back(self, episode: Episode) -> int:
-        """How often an episode was put back."""
         return self._put_back[episode.key]
 
     async def wait_until_over(self) -> None:
-        """Return when every episode is done."""
         while not self.over:
             await self._change()
 

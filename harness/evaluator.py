@@ -147,7 +147,6 @@ class Evaluator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the workers."""
         self._stack.close()
 
     def _tracker(self, tracker: Tracker | TrackerName) -> Tracker:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-_MARGIN = 12  # pixels around and between pictures
-_FILM_HEIGHT = 256  # views are drawn at least this high, so that small ones can be seen
+_MARGIN = 12  # pixels around and between images
+_FILM_HEIGHT = 256  # views are rendered at least this high, so that small ones can be seen
 _FOOT = 26  # pixels below a film's views, for their names
 _SHEET_HEIGHT = 160
 _POSTER_QUALITY = 80
@@ -33,14 +33,14 @@ _INK, _FAINT = (28, 30, 34), (104, 110, 120)
 class FilmWriter:
     """Writes an episode as an H.264 film that browsers play: the views side by side, each with its name, below a caption.
 
-    Pictures are encoded as they come, so a long episode takes no more memory than a short one. The film appears when it is whole,
-    and beside it its poster, a JPEG of the last picture, which shows how the episode ended: end with :meth:`finish`, or with
+    Images are encoded as they come, so a long episode takes no more memory than a short one. The film appears when it is whole,
+    and beside it its poster, a JPEG of the last image, which shows how the episode ended: end with :meth:`finish`, or with
     :meth:`discard`, which leaves nothing behind. Any thread may call; calls wait for each other.
 
     Args:
         path: The film, ``*.mp4``.
         frames_per_second: Speed; the embodiment's control frequency plays an episode in real time when each step has a frame.
-        caption: One line above the pictures, shortened where it does not fit; kept whole as the film's title.
+        caption: One line above the images, shortened where it does not fit; kept whole as the film's title.
 
     Raises:
         ValueError: ``frames_per_second`` is not positive.
@@ -61,7 +61,7 @@ class FilmWriter:
         self._ended = False
 
     def add(self, frames: dict[str, np.ndarray]) -> None:
-        """Append pictures.
+        """Append images.
 
         Args:
             frames: View tag to ``uint8[X, h, w, 3]``, upright, with the same ``X`` for all; the same views and sizes in every call.
@@ -143,7 +143,7 @@ class FilmWriter:
 
 
 def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
-    """The caption of a film by :class:`FilmWriter`, and ``count`` of its pictures, spread from the first to the last.
+    """The caption of a film by :class:`FilmWriter`, and ``count`` of its images, spread from the first to the last.
 
     Returns:
         The caption, and ``uint8[h, w, 3]`` each, with the views side by side as in the film.
@@ -156,22 +156,22 @@ def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
         with av.open(str(path)) as container:
             caption = container.metadata.get("title", "")
             stream = container.streams.video[0]
-            moments = np.linspace(0, stream.frames - 1, count).round().astype(int).tolist()
+            frames = np.linspace(0, stream.frames - 1, count).round().astype(int).tolist()
             pictures = {
                 index: _without_canvas(frame.to_ndarray(format="rgb24"), caption)
                 for index, frame in enumerate(container.decode(stream))
-                if index in moments
+                if index in frames
             }
-        return caption, [pictures[moment] for moment in moments]
+        return caption, [pictures[frame] for frame in frames]
     except (FFmpegError, IndexError, KeyError) as error:
         raise VlarigError(f"the film {path} cannot be read: {error}; delete it, and give the same command again") from error
 
 
 def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
-    """Write a PNG with a row of pictures for each episode.
+    """Write a PNG with a row of images for each episode.
 
     Args:
-        path: The picture; it appears when it is whole.
+        path: The image; it appears when it is whole.
         rows: For each episode its label (the first line is set in strong, further lines in faint letters) and its frames in
             order of time, each ``uint8[h, w, 3]``.
 
@@ -237,7 +237,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _without_canvas(picture: np.ndarray, caption: str) -> np.ndarray:
-    """The views in a picture that was drawn on :func:`_film_canvas`; a copy, so that the rest need not be kept."""
+    """The views in an image that was rendered on :func:`_film_canvas`; a copy, so that the rest need not be kept."""
     height, width, _ = picture.shape
     return picture[_head(caption) : height - _FOOT, _MARGIN : width - _MARGIN].copy()
 

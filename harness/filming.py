@@ -1,4 +1,4 @@
-"""Films of a run: its episodes are simulated again, and their pictures are encoded as they come."""
+"""Films of a run: its episodes are simulated again, and their images are encoded as they come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..results.run_files import films_of
 from .film import FilmWriter, need_video_extra, read_film, write_contact_sheet
 from .replay import WHY_DIFFERENT, Replay, replay_run
 
-#: Pictures of an episode on the contact sheet.
+#: Images of an episode on the contact sheet.
 SHEET_COLUMNS = 6
 
 #: Seconds between two progress lines where there is no terminal.
@@ -33,7 +33,7 @@ MOST_LISTED = 20
 
 
 def film_run(run: Path, which: str, console: Console, workers: int | None = None) -> list[Replay]:
-    """Film the run's episodes into ``videos/``, and draw one sheet of pictures, ``frames.png``.
+    """Film the run's episodes into ``videos/``, and render one sheet of images, ``frames.png``.
 
     Films that exist already are kept, so a second call goes on where the first was interrupted. An episode that cannot be filmed, or
     that does not replay, gets no film and does not stop the others.
@@ -101,9 +101,9 @@ def film_of(run: Path, record: EpisodeRecord, instruction: str) -> FilmWriter:
 
 
 def draw_sheet(run: Path) -> None:
-    """Draw ``frames.png``: for each task, in the suites' order, a row of pictures from the first of its films.
+    """Render ``frames.png``: for each task, in the suites' order, a row of images from the first of its films.
 
-    Without a film nothing is drawn.
+    Without a film nothing is rendered.
     """
     filmed = films_of(run)
     if not filmed:

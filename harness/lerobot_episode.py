@@ -1,6 +1,6 @@
 """One recorded episode on the disk, before a dataset is made of it: a film for each view, its numbers, and its labels.
 
-Pictures are encoded as they come, so that a long episode takes no more memory than a short one. Needs the extra ``data``.
+Images are encoded as they come, so that a long episode takes no more memory than a short one. Needs the extra ``data``.
 
 Shapes: ``J`` steps of the episode's trajectory, ``X`` frames that are new, ``P`` numbers of the state, ``A`` action channels.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-#: H.264 and a key frame every second picture, as LeRobot's own default has it (huggingface/lerobot 0.4.4,
-#: src/lerobot/datasets/video_utils.py, encode_video_frames: g=2), so that any picture is reached by decoding two. It is not LeRobot's
+#: H.264 and a key frame every second frame, as LeRobot's own default has it (huggingface/lerobot 0.4.4,
+#: src/lerobot/datasets/video_utils.py, encode_video_frames: g=2), so that any frame is reached by decoding two. It is not LeRobot's
 #: default codec: SVT-AV1 starts threads of its own for each film, and as many films are written as there are envs. ``crf`` 18 is taken
-#: for visually lossless; one thread and no B-frames make the bytes a function of the pictures, and films that can be joined.
+#: for visually lossless; one thread and no B-frames make the bytes a function of the images, and films that can be joined.
 CODEC = "libx264"
 CODEC_NAME = "h264"
 CODEC_OPTIONS: dict[str, object] = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0", "threads": "1"}
@@ -37,12 +37,12 @@ CODEC_OPTIONS: dict[str, object] = {"crf": "18", "preset": "veryfast", "g": "2",
 
 @dataclass(frozen=True)
 class EpisodeSteps:
-    """The steps of an episode, beside their pictures.
+    """The steps of an episode, beside their images.
 
     Attributes:
         states: ``float32[J, P]``, each before its action.
         actions: ``float32[J, A]``.
-        histograms: View to ``int64[3, 256]``: how often each value occurs in each colour, over all pictures.
+        histograms: View to ``int64[3, 256]``: how often each value occurs in each colour, over all images.
         sizes: View to height and width.
         subtasks: A label for each step, in the order of time; empty where there are none.
         keypoints: ``float32[J, 12]``, what each step is about; ``None`` where the policy does not say.
@@ -146,7 +146,6 @@ class EpisodeDraft:
             raise VlarigError(f"{place} cannot be written: {error}; check that there is space left") from error
 
     def discard(self) -> None:
-        """Give the episode up."""
         from av.error import FFmpegError
 
         for film in self._films.values():

@@ -40,11 +40,11 @@ def number_stats(values: np.ndarray) -> dict[str, Any]:
 
 
 def picture_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
-    """The statistics of ``frames`` pictures.
+    """The statistics of ``frames`` images.
 
     Args:
         histogram: ``int64[3, 256]``, how often each value occurs in each colour.
-        frames: How many pictures.
+        frames: How many images.
     """
     total = histogram.sum(1)
     mean = histogram @ _VALUES / total

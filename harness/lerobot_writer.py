@@ -2,7 +2,7 @@
 
 The format's files and fields are LeRobot's (huggingface/lerobot 0.4.4, src/lerobot/datasets/utils.py and lerobot_dataset.py): several
 episodes share a Parquet file of numbers and a film of each view, and ``meta/`` says where each of them begins. Ours are beside them:
-``meta/vlarig.json`` (the robot, which picture is which view, quantiles, how it was recorded) and ``meta/vlarig_episodes.parquet`` (of
+``meta/vlarig.json`` (the robot, which image is which view, quantiles, how it was recorded) and ``meta/vlarig_episodes.parquet`` (of
 each episode its key, seed, success, digests and subtasks; its caption and segments in words, where the suite has a describer). The
 same episodes give the same bytes. Needs the extra ``data``.
 """
@@ -48,7 +48,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 
-#: A view's pictures are called this and its tag.
+#: A view's images are called this and its tag.
 PICTURES = "observation.images."
 
 #: What each step is about, by the simulator's truth (:mod:`vlarig.envs.keypoints`), where an expert says.
@@ -64,7 +64,7 @@ class RecordedEpisode:
 
     Attributes:
         record: Its record in the run's ledger.
-        seed: Seed of all that the simulator drew.
+        seed: Seed of all that the simulator sampled.
         place: Folder with its films and numbers, by :class:`~.lerobot_episode.EpisodeDraft`.
     """
 
@@ -94,7 +94,7 @@ def write_dataset(
 ) -> None:
     """Write the dataset into ``folder``, in place of one that is there.
 
-    A death at any moment leaves a folder without ``meta/info.json``, or the whole dataset.
+    A death at any time leaves a folder without ``meta/info.json``, or the whole dataset.
 
     Args:
         folder: The dataset's folder; other files in it are left alone.
@@ -250,7 +250,7 @@ class _Writer:
                 writer.close()
 
     def _write_films(self, view: str, rows: list[dict[str, Any]]) -> None:
-        """Join the episodes' films of a view, by their compressed pictures."""
+        """Join the episodes' films of a view, by their compressed images."""
         key, rate = f"{PICTURES}{view}", Fraction(self._embodiment.control_frequency).limit_denominator(1000)
         for number, indices in enumerate(self._shared_films(view)):
             file = _File.number(number)

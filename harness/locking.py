@@ -38,7 +38,6 @@ def one_at_a_time(path: Path, what: str, report: Callable[[str], None]) -> Itera
 
 
 def unwritable(folder: Path, error: OSError) -> VlarigError:
-    """The error for a folder that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return VlarigError(f"the disk is full at {folder}; make room, or set VLARIG_HOME to a roomier folder")
     reason = error.strerror or error
@@ -47,7 +46,7 @@ def unwritable(folder: Path, error: OSError) -> VlarigError:
 
 @contextmanager
 def made_whole(folder: Path) -> Iterator[Path]:
-    """A scratch folder that takes the place of ``folder`` when the context ends well, and vanishes otherwise.
+    """A scratch folder that takes the place of ``folder`` when the context ends without an error, and is deleted otherwise.
 
     The next process deletes the scratch folder of a killed one. Use it under a lock.
     """

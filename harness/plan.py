@@ -145,7 +145,6 @@ class PlannedSuite:
 
     @property
     def suite(self) -> Suite:
-        """The suite."""
         return self.worker_spec.suite
 
     @property
@@ -249,7 +248,7 @@ def run_identity(
 
 
 def drawn_by(plans: Sequence[PlannedSuite]) -> str:
-    """What draws the pictures of the suites, by name; ``own`` where no runtime's needs are known."""
+    """What renders the images of the suites, by name; ``own`` where no runtime's needs are known."""
     return (
         " ".join(sorted({plan.worker_spec.renderer.name for plan in plans if plan.worker_spec.renderer is not None})) or "own"
     )

@@ -18,7 +18,6 @@ class PrintableFormatter(logging.Formatter):
     """Lines of a log that a user may read with ``tail``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
         return printable(super().format(record))
 
 

@@ -1,7 +1,7 @@
 """Recording: a sweep whose episodes become a dataset.
 
 Each episode is written beside the run while it is played, and is whole on the disk before the ledger calls it finished. So a death at
-any moment loses the episodes that were under way and no other, and the same command goes on. At the end the episodes are joined
+any time loses the episodes that were under way and no other, and the same command goes on. At the end the episodes are joined
 into one dataset in the order of the plan, which does not depend on workers, envs or kills.
 """
 
@@ -37,7 +37,7 @@ RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
 
 
 class Recorder:
-    """A sink that writes each episode's pictures, states and actions below a folder, until it is joined with others.
+    """A sink that writes each episode's images, states and actions below a folder, until it is joined with others.
 
     Args:
         folder: Where episodes are kept.
@@ -132,11 +132,11 @@ class _UnderWay:
 
 
 def steps_of(transition: Transition, state: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The pictures and states before each step of a chunk, the first of which is ``state``.
+    """The images and states before each step of a chunk, the first of which is ``state``.
 
     They are view to ``uint8[X, h, w, 3]``, and ``float32[X, P]``.
 
-    A protocol without cameras has no pictures.
+    A protocol without cameras has no images.
     """
     count = len(transition.result.steps)
     before, frames = transition.request.observation, transition.result.snapshot.frames
@@ -171,7 +171,6 @@ class RecordingPlan:
 
     @property
     def run(self) -> Path:
-        """The run's folder."""
         return self.folder / RUN
 
     @property

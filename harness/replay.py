@@ -32,7 +32,7 @@ WHY_DIFFERENT = (
     "deterministic ('vlarig envs check' finds out)"
 )
 
-#: Episodes under way in a worker: one is simulated while another's pictures are encoded.
+#: Episodes under way in a worker: one is simulated while another's images are encoded.
 ENVS_PER_WORKER = 2
 
 
@@ -84,7 +84,7 @@ def replay_run(
         keys: Keys of the episodes.
         done: Called with the result of each, in the order in which they end.
         workers: Simulator processes; one a core, as far as memory allows, when ``None``.
-        watch: Makes an episode's film; without it no pictures are drawn beside those for the policy.
+        watch: Makes an episode's film; without it no images are rendered beside those for the policy.
 
     Raises:
         KeyboardInterrupt: The user interrupted it, or SIGTERM did.
@@ -113,7 +113,7 @@ def _keys_of(plan: SuitePlan, keys: Sequence[str]) -> list[str]:
 
 
 def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], seen: set[str]) -> _Part:
-    """The episodes of one suite; ``seen`` are those whose policy was shown images, which only the run's renderer draws alike."""
+    """The episodes of one suite; ``seen`` are those whose policy was shown images, which only the run's renderer reproduces."""
     suite = load_suite_of_run(plan.name, manifest.record.suites)
     worker_spec = WorkerSpec.of(suite)
     _check_workplace(run, manifest, worker_spec)
@@ -229,7 +229,7 @@ async def _snapshots(env: DurableEnv, episode: Episode, record: EpisodeRecord) -
 
 
 async def _film(write: Callable[..., None], *frames: dict[str, np.ndarray]) -> None:
-    """Write to a film beside the event loop; invalid pictures fail the episode."""
+    """Write to a film beside the event loop; invalid images fail the episode."""
     try:
         await asyncio.to_thread(write, *frames)
     except ValueError as error:

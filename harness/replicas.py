@@ -150,7 +150,6 @@ class Replica(MessageMember):
         await self._supervisor.running()
 
     async def end(self) -> None:
-        """End the process."""
         await self._supervisor.end(EXIT_SECONDS)
 
     def exchange(self, messages: Sequence[Message]) -> list[Message]:
@@ -178,7 +177,6 @@ class Replica(MessageMember):
         self._loop.run(self._interrupt())
 
     def close(self) -> None:
-        """End the process."""
         self._loop.run(self.end())
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def training_stream(suite: Suite, task: Task, protocol: Protocol, env: int, envs: int) -> Iterator[Episode]:
-    """The endless training episodes of one env out of the ``envs`` that play a task: together they draw every number once.
+    """The endless training episodes of one env out of the ``envs`` that play a task: together they take every number once.
 
     It depends only on the number of envs: not on workers, and not on which env is the quickest.
     """
@@ -141,7 +141,6 @@ class Rollouts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the workers."""
         try:
             self._loop.run(self._stack.aclose())
         finally:

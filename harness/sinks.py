@@ -41,7 +41,6 @@ class LedgerSink:
         self._failure: BaseException | None = None
 
     async def __aenter__(self) -> Self:
-        """Nothing to open; the ledger is."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -62,7 +61,6 @@ class LedgerSink:
             await self._write(self._ledger.write_episode, self._drafts.pop(env).record(transition))
 
     async def fault(self, attempt: Attempt) -> None:
-        """Write a failed attempt."""
         self._raise_failure()
         await self._write(self._ledger.write_attempt, attempt)
 
@@ -86,14 +84,13 @@ class LedgerSink:
 
 @dataclass
 class _Draft:
-    """The parts of an episode's chunks that its record needs; their pictures, megabytes each, are dropped."""
+    """The parts of an episode's chunks that its record needs; their images, megabytes each, are dropped."""
 
     actions: list[np.ndarray] = field(default_factory=list)
     reward: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, transition: Transition) -> None:
-        """Add a chunk."""
         steps = transition.result.steps
         self.actions.append(transition.actions[: len(steps)])
         for step in steps:  # one by one: sum() rounds differently from Python 3.12 on

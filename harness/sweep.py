@@ -167,7 +167,7 @@ def run_sweep(
         state: State of a policy that was given as an object.
         fleet: The machines; those that ``config`` names when ``None``.
         run_loop: Runs the sweep in an event loop.
-        recorder: Keeps the episodes' pictures and states too.
+        recorder: Keeps the episodes' images and states too.
 
     Raises:
         KeyboardInterrupt: The user ended it.
@@ -322,7 +322,6 @@ class _Part:
 
 
 def find_fleet(config: SweepConfig, event_log: EventLog) -> Fleet:
-    """The machines that the sweep runs on."""
     if config.placement == "ray":
         return RayFleet(config.workers, config.num_envs)
     fleet = listed_fleet(

@@ -36,13 +36,11 @@ class TensorBoard:
         self._writer = Writer(str(folder / "tensorboard"))
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Log numbers at a step."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step=step)
         self._writer.flush()
 
     def close(self) -> None:
-        """Close the files."""
         self._writer.close()
 
 
@@ -61,11 +59,9 @@ class _Hosted:
         self._module.init(project=project, name=folder.name)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Log numbers at a step."""
         self._module.log(dict(numbers), step=step)
 
     def close(self) -> None:
-        """Finish the run."""
         self._module.finish()
 
 

@@ -26,7 +26,7 @@ def write_walks(
 ) -> None:
     """Write the walks into ``folder``, in place of those that are there.
 
-    A death at any moment leaves a folder without ``dataset.json``, or all walks.
+    A death at any time leaves a folder without ``dataset.json``, or all walks.
 
     Args:
         folder: The data set's folder; other files in it are left alone.

@@ -44,7 +44,7 @@ class WorkerSpec:
     Attributes:
         suite: The suite whose adapter it loads.
         runtime: The interpreter with the simulator.
-        renderer: The renderer of its pictures; ``None`` for a runtime whose needs the rig does not know.
+        renderer: The renderer of its images; ``None`` for a runtime whose needs vlarig does not know.
         assets: The data files that it needs.
         sources: The adapter's code as it was found, if it is not vlarig's own.
     """
@@ -57,7 +57,6 @@ class WorkerSpec:
 
     @classmethod
     def of(cls, suite: Suite) -> Self:
-        """The recipe of a suite's workers."""
         runtime = find_runtime(suite.runtime)
         renderer = choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None
         sources = find_sources([suite.adapter.partition(":")[0]])

@@ -65,7 +65,6 @@ class LocalWorkerFactory:
 
     @property
     def suite(self) -> Suite:
-        """The suite whose simulator it loads."""
         return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
@@ -97,7 +96,6 @@ class Worker(Supervisor[WorkerLine]):
         super().__init__(self.name, self._start_one, lambda: self.factory.where)
 
     async def __aenter__(self) -> Worker:
-        """Start the worker."""
         try:
             await self.running()
         except BaseException:
@@ -106,7 +104,6 @@ class Worker(Supervisor[WorkerLine]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the worker."""
         await self.end()
 
     async def _start_one(self) -> WorkerLine:

@@ -149,7 +149,6 @@ class _Download:
         self._length = int(length) if length.isdecimal() else None
 
     def close(self) -> None:
-        """Close the connection."""
         self._response.close()
 
     def read(self, size: int) -> bytes:

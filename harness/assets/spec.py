@@ -96,12 +96,10 @@ class BundleSpec:
 
 
 def bundle_names() -> list[str]:
-    """Names of the bundles that are known."""
     return sorted(bundle_files())
 
 
 def load_bundle(name: str) -> BundleSpec:
-    """The bundle's description."""
     files = bundle_files()
     if name not in files:
         raise VlarigError(f"unknown assets {name!r}; {suggestion(name, sorted(files))}")

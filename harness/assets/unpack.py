@@ -46,7 +46,6 @@ class UnsafeMemberError(tarfile.TarError):
 
 
 def find_archive(folder: Path, name: str) -> Path | None:
-    """The bundle's archive in ``folder``, ``None`` where there is none."""
     return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
 
 

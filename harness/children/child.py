@@ -127,7 +127,6 @@ class Launcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the launcher and all children."""
         await self._end()
 
     async def start(self, config: ChildConfig) -> Child:
@@ -242,7 +241,6 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         assert self._pid is not None, "it has not begun"
         return self._pid
 
@@ -374,7 +372,6 @@ class Child:
         return buffer
 
     async def _transmit(self) -> None:
-        """Send the queued requests."""
         assert self._channel is not None
         while True:
             request, data = await self._unsent.get()

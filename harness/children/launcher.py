@@ -6,7 +6,7 @@ alone. It exists for what the driver cannot do itself:
 - The driver has several threads, so nothing may run in it between fork and exec. The launcher has one: its forked child sets,
   before exec, that the kernel kills it when the launcher dies.
 - The driver's interpreter may be held by a policy for minutes. The launcher watches memory meanwhile.
-- The driver may be killed at any moment. The launcher then kills every child, in whatever state, and all that it has started.
+- The driver may be killed at any time. The launcher then kills every child, in whatever state, and all that it has started.
 
 Both ends send lines of JSON. The driver sends ``{"start": n, "command": [...], "environment": {...}, "files": [...], "memory": b}``,
 before it a byte 0 with the descriptors of the child's standard input, its output, and ``files``, which are the environment variables

@@ -53,9 +53,7 @@ class Channel(Protocol):
         """The process's id, on its machine."""
         ...
 
-    async def send(self, frame: Frame) -> None:
-        """Send a request."""
-        ...
+    async def send(self, frame: Frame) -> None: ...
 
     async def receive(self) -> Frame:
         """The reply to the oldest request that has none.

@@ -20,7 +20,7 @@ T = TypeVar("T")
 #: Seconds between two checks of a wait.
 TICK = 0.25
 
-#: Seconds that the other end of a connection gets to say goodbye.
+#: Seconds that the other end of a connection gets to close it.
 CLOSE_SECONDS = 2.0
 
 

@@ -129,7 +129,6 @@ class Simulator:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._child.pid
 
     async def send(self, frame: Frame) -> None:

@@ -38,7 +38,6 @@ class Fetch:
     """Where a copy of upstream's archive is (http, https or file), checked in the same way; once for each archive."""
 
     def run(self) -> None:
-        """Fetch each."""
         if not self.names:
             raise VlarigError("no assets were named; name one or more, as in: vlarig assets fetch libero")
         if self.url and len(self.names) > 1:
@@ -53,7 +52,6 @@ class List:
     """Show the bundles that are known, where each is, and whether its files are official; an archive is not unpacked for that."""
 
     def run(self) -> None:
-        """Print a line for each, and more for what is here or how to get it."""
         screen = Screen(soft_wrap=True)
         for state in assets.list_bundles():
             screen.print(f"{state.name}: {state.title}")
@@ -82,7 +80,6 @@ class Verify:
     """Names of bundles. Default: all that are here."""
 
     def run(self) -> None:
-        """Check each and print what was found."""
         states = [assets.inspect_bundle(name, report) for name in self.names or assets.bundle_names()]
         for state in states:
             show_contents(state)
@@ -92,7 +89,6 @@ class Verify:
 
 
 def show_contents(state: assets.AssetState) -> None:
-    """Print what a bundle's files are."""
     screen = Screen(soft_wrap=True)
     if state.bundle is None:
         screen.print(f"{state.name}: not here")
@@ -146,6 +142,5 @@ def progress(name: str, total: int) -> Iterator[Watch]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the subcommands."""
     parse(COMMANDS, arguments, "vlarig assets", DESCRIPTION).run()
     return 0

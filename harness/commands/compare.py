@@ -48,7 +48,6 @@ class CompareConfig:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
     config = parse(CompareConfig, arguments, "vlarig compare", DESCRIPTION)
     if len(config.runs) != 2:
         raise VlarigError(f"{len(config.runs)} runs were named, expected two, as in `vlarig compare runs/before runs/after`")

@@ -1,4 +1,4 @@
-"""``vlarig doctor``: what this machine lacks, a line for each thing; or why a run is slow, and what to change."""
+"""``vlarig doctor``: what this machine has and lacks, a line for each finding; or why a run is slow, and what to change."""
 
 from __future__ import annotations
 

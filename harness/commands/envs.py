@@ -114,7 +114,6 @@ COMMANDS: dict[str, type[ListConfig | CheckConfig | NewConfig | PrepareConfig]] 
 
 
 def main(arguments: list[str]) -> int:
-    """Parse and run."""
     config = parse(COMMANDS, arguments, "vlarig envs", DESCRIPTION)
     if isinstance(config, NewConfig):
         return write_new(config)
@@ -217,7 +216,6 @@ def describe_protocol(protocol: Protocol) -> dict[str, str]:
 
 
 def describe_camera(camera: Camera) -> str:
-    """A camera's picture, in words."""
     words = [f"{camera.height} x {camera.width}"]
     if camera.drawn:
         words.append(f"drawn {camera.drawn[0]} x {camera.drawn[1]}")
@@ -292,7 +290,6 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
 
 
 def find_initial_states(config: PrepareConfig) -> int:
-    """Run the command and return its exit status."""
     for name, value in (("workers", config.workers), ("episodes", config.episodes)):
         if value is not None and value < 1:
             raise VlarigError(f"{name} is {value}; expected 1 or more")

@@ -51,7 +51,6 @@ class Show:
     """A table with colours, Markdown, LaTeX, CSV (of one benchmark) or a page of HTML."""
 
     def run(self) -> None:
-        """Read, and print."""
         tables = published_tables(read_leaderboard(self.file), read_benchmarks(self.file.with_name("benchmarks.json")))
         named = {table.place.removeprefix("benchmark "): table for table in tables}
         for key in self.benchmarks:
@@ -87,7 +86,6 @@ class Add:
     """Who makes the entries: @ with a name at GitHub, or human."""
 
     def run(self) -> None:
-        """Make the entries, and write the file."""
         today = datetime.now(UTC).date()
         new: list[LeaderboardEntry] = []
         if self.runs:
@@ -116,6 +114,5 @@ COMMANDS: dict[str, type[Show | Add]] = {"show": Show, "add": Add}
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the subcommands."""
     parse(COMMANDS, arguments, "vlarig runs leaderboard", DESCRIPTION).run()
     return 0

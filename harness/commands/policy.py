@@ -33,7 +33,6 @@ class Inspect:
     """A preset instead: 4b, small, tiny."""
 
     def run(self) -> None:
-        """Print all that is known of it."""
         from ...policies.qwen_vla.config import PRESETS
         from ...policies.qwen_vla.inspection import inspection
 
@@ -60,7 +59,6 @@ class Create:
     """Folder or hub id of a trained Qwen3.5 to take the backbone and its tokenizer from."""
 
     def run(self) -> None:
-        """Write it."""
         from ...policies.qwen_vla.checkpoint import load, save_checkpoint
         from ...policies.qwen_vla.config import PRESETS
 
@@ -84,7 +82,6 @@ class Convert:
     """Steps of a chunk that are run where a user names none, such as what a sweep found best. Default: the checkpoint's."""
 
     def run(self) -> None:
-        """Write it."""
         import torch
 
         from ...policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
@@ -102,7 +99,6 @@ COMMANDS: dict[str, type[Inspect | Create | Convert]] = {"inspect": Inspect, "cr
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the subcommands."""
     command = parse(COMMANDS, arguments, "vlarig policy", DESCRIPTION)
     if not isinstance(command, Inspect) or command.preset != "4b":  # the paper's size is shown without PyTorch
         from ...policies.qwen_vla.named import policy_class

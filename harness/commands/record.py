@@ -54,7 +54,6 @@ class RecordConfig(SweepConfig):
 
     @property
     def plan(self) -> RecordingPlan:
-        """What is recorded, and where."""
         return RecordingPlan(self.to, self.suites[0], self.keep_failures)
 
 

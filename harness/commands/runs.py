@@ -37,7 +37,6 @@ class RunsConfig:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
     config = parse(RunsConfig, arguments, "vlarig runs list", DESCRIPTION)
     console = Screen()
     runs = list_runs(config.directory)

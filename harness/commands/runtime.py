@@ -45,7 +45,6 @@ class Install:
     """Names of runtimes; `vlarig runtime list` shows them."""
 
     def run(self) -> None:
-        """Install each."""
         for name in self.names:
             install_runtime(name, report)
 
@@ -65,7 +64,6 @@ class Add:
     """The interpreter."""
 
     def run(self) -> None:
-        """Check it and register it."""
         runtime = add_runtime(self.name, self.python)
         report(f"the runtime {runtime.name!r} is {runtime.python}")
 
@@ -75,7 +73,6 @@ class List:
     """Show the runtimes that are known, and where each is."""
 
     def run(self) -> None:
-        """Print a line for each, and one more for where it is or how to get it."""
         screen = Screen(soft_wrap=True)
         for state in list_runtimes():
             screen.print(f"{state.name}: {state.title}")
@@ -93,7 +90,6 @@ class Remove:
     """Names of runtimes."""
 
     def run(self) -> None:
-        """Remove each."""
         for name in self.names:
             folders = remove_runtime(name)
             report(f"removed {', '.join(map(str, folders))}" if folders else f"forgot the adopted runtime {name!r}")
@@ -134,7 +130,6 @@ DESCRIPTION = """Each simulator lives in a virtual environment of its own, a run
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the subcommands."""
     # Arguments after -- belong to the command.
     split = arguments.index("--") if "--" in arguments else len(arguments)
     command = parse(COMMANDS, arguments[:split], "vlarig runtime", DESCRIPTION)
@@ -212,7 +207,7 @@ def _has(python: Path, module: str, environment: dict[str, str]) -> bool:
 
 
 def _renderer(name: str) -> dict[str, str]:
-    """Variables that make the simulator draw; none for a runtime whose needs the rig does not know."""
+    """Variables that make the simulator render; none for a runtime whose needs vlarig does not know."""
     return choose_renderer(load_spec(name)).environment if name in spec_names() else {}
 
 

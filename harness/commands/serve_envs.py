@@ -64,7 +64,6 @@ class ServeEnvs:
             raise VlarigError("--certificate and --key go together; give both, or neither")
 
     def config(self) -> EnvServerConfig:
-        """How to serve."""
         encryption = None
         if self.certificate is not None and self.key is not None:
             encryption = server_context(self.certificate, self.key)

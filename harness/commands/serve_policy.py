@@ -99,7 +99,6 @@ class ServePolicy:
             raise PolicyError("--no-token goes with no --token-env and no --token-file; give one of them")
 
     def server_config(self) -> ServerConfig:
-        """The part that is about the server."""
         encryption = None
         if self.certificate is not None and self.key is not None:
             encryption = server_context(self.certificate, self.key)

@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]:
-    """A function that returns the runs' folders, those named or all that exist at the moment; and the names that are no runs."""
+    """A function that returns the runs' folders, those named or all that exist now; and the names that are no runs."""
     if runs:
         named, refused = find_runs(runs)
         # A training's evaluations come while it is shown.

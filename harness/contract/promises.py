@@ -61,20 +61,20 @@ def a_warm_process_equals_a_fresh_one(subject: Subject) -> None:
 
 
 def envs_of_a_process_that_play_different_tasks_do_not_meet(subject: Subject) -> None:
-    """Envs of one process that play a task each, in turns, come to what each comes to alone; so does the one that is left."""
+    """Envs of one process that play a task each, in turns, give the results that each gives alone; so does the one that is left."""
     found = subject.play_in_turns(list(subject.targets.values()))
     for task, seen in zip([*subject.targets, subject.trial_tasks[0]], found, strict=True):
         assert seen == subject.fresh[task], f"{subject.targets[task][0].key}: in turns with other tasks its digests differ"
 
 
 def results_are_equal_with_one_worker_and_with_four(subject: Subject) -> None:
-    """A sweep comes to the same with one worker that has one env, and with four workers; the next promise has two."""
+    """A sweep gives the same results with one worker that has one env, and with four workers; the next promise has two."""
     found, _ = subject.sweep_again(4, 4)
     assert_equal(subject, found, "with four workers")
 
 
 def kills_change_nothing(subject: Subject) -> None:
-    """A sweep by two workers with two envs each comes to the same when its driver, its launcher and a simulator are killed."""
+    """A sweep by two workers with two envs each gives the same results when its driver, its launcher and a simulator are killed."""
     kills, rounds = list(KILLS), 0
     while kills and rounds < MOST_SWEEPS:  # a sweep may end before all have fallen
         found, left = subject.sweep_again(2, 4, kills, most=4 * len(KILLS))

@@ -70,7 +70,6 @@ class DriverActivity:
         time.sleep(random.uniform(0, 0.02 if activity == "reset" else 0.002))
 
     def began(self, worker: Worker) -> None:
-        """A worker begins."""
         self.workers.append(worker)
 
     def _watch(self) -> None:
@@ -145,7 +144,6 @@ class RandomStorm(Policy):
         self._storm = Storm(Path(os.environ[KILLS])) if KILLS in os.environ else None
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """Random steps for each request."""
         with self._storm.activity.during("policy") if self._storm else contextlib.nullcontext():
             time.sleep(THINKING if self._storm and self._storm.rages else 0.0)
             return [Reply(_draw(request)) for request in requests]

@@ -57,7 +57,6 @@ class Subject:
 
     @cached_property
     def worker_spec(self) -> WorkerSpec:
-        """The recipe of its workers."""
         return WorkerSpec.of(load_suite(self.name))
 
     @cached_property
@@ -72,7 +71,6 @@ class Subject:
 
     @cached_property
     def trial_tasks(self) -> tuple[str, ...]:
-        """Names of the tasks on trial."""
         suite = self.worker_spec.suite
         return suite.trial.tasks or tuple(task.name for task in suite.tasks[:3])
 
@@ -82,7 +80,7 @@ class Subject:
         return self.suite.trial.steps
 
     def episode(self, task: str, number: int, protocol: Protocol | None = None) -> Episode:
-        """An episode of a task, at one of its initial states by number, round and round."""
+        """An episode of a task, at one of its initial states, by number modulo their count."""
         found, rules = self.suite.task(task), protocol or self.suite.protocols[0]
         states = found.initial_states_of(rules)
         return self.suite.episode(found, states[number % len(states)], 0, rules)
@@ -92,7 +90,7 @@ class Subject:
         return list(worker_answers(self.worker_spec, "contract", {"question": question, **config}))
 
     def play(self, runs: Sequence[Sequence[tuple[Episode, int, bool]]]) -> list[list[list[str]]]:
-        """The digests of episodes (each with its steps, and whether it is drawn), each run of them in a process of its own."""
+        """The digests of episodes (each with its steps, and whether it is rendered), each run of them in a process of its own."""
         configs = [[(encoded(episode), steps, drawn) for episode, steps, drawn in run] for run in runs]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             answers = list(pool.map(lambda plays: self.ask("plays", plays=plays), configs))

@@ -230,7 +230,7 @@ class RemoteEnv(SuiteEnv):
 
 
 def truth_size(view: SuiteView, pool: SimulatorPool) -> int | None:
-    """How many numbers the view's ``truth`` makes, found out from the first moment of some episode; ``None`` without one."""
+    """How many numbers the view's ``truth`` makes, found out from the first snapshot of some episode; ``None`` without one."""
     if view.truth is None:
         return None
     episode = view.draw(np.random.default_rng(0), {})

@@ -47,7 +47,6 @@ class _Shown(gymnasium.Wrapper[Any, np.ndarray, dict[str, Any], np.ndarray]):
             self.observation_space = spaces.Dict({"state": space["state"], **images})
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self._show(observation), {**info, "instruction": observation["instruction"]}
 

@@ -89,7 +89,7 @@ class SuiteView:
             suite: Name of the suite.
             task: Only this task; any when ``None``.
             initial_state: Only this initial state, or one of these (a ``range`` for instance); any of the task's own when ``None``.
-            images: Whether observations hold ``images``; without them nothing is drawn, unless for ``render_mode``.
+            images: Whether observations hold ``images``; without them nothing is rendered, unless for ``render_mode``.
             privileged: Whether observations hold ``privileged``, the simulator's truth as :func:`flat_truth` orders it; or a
                 function of your own that makes ``float32[V]`` of a snapshot.
             reward: Takes the snapshot before a step, the step and the snapshot after it, and gives a reward in place of the suite's.
@@ -118,13 +118,11 @@ class SuiteView:
 
     @property
     def needs(self) -> Needs:
-        """What the simulator's snapshots must contain."""
         frames = self.images or self.render_mode is not None
         return Needs(images=frames, final_frame=frames, privileged=self.truth is not None or self.reward is not None)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The ``metadata`` of a Gymnasium environment."""
         return {"render_modes": ["rgb_array"], "render_fps": self.suite.embodiment.control_frequency}
 
     def observation_space(self, truth_size: int | None) -> spaces.Dict:
@@ -137,7 +135,7 @@ class SuiteView:
         return spaces.Dict(parts)
 
     def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
-        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``initial_state``; what is left open is drawn."""
+        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``initial_state``; what is left open is sampled."""
         refuse_unknown_options("reset", options, ["episode", "task", "initial_state"])
         if options.get("episode") is not None:
             return options["episode"]

@@ -32,7 +32,6 @@ class _AheadEnv(SuiteEnv):
         self.ahead: deque[Any] = deque()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin an episode."""
         return self.ahead.popleft() if self.ahead else super().reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -47,7 +46,7 @@ class RemoteVectorEnv(SyncVectorEnv):
     gives reward 0. ``SAME_STEP``: an episode's last step resets too; its observation and info are in the infos, as ``final_obs``
     and ``final_info``. ``DISABLED``: the caller resets, with the option ``reset_mask``, ``bool[num_envs]``.
 
-    Each environment draws its own episodes, as :class:`.gym.env.SuiteEnv` says. A simulator that crashes is restored to its state.
+    Each environment samples its own episodes, as :class:`.gym.env.SuiteEnv` says. A simulator that crashes is restored to its state.
 
     Args:
         suite: Name of the suite.

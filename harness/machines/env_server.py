@@ -97,7 +97,6 @@ class EnvServer:
             WorkerSpec.of(load_suite(name))
 
     async def __aenter__(self) -> EnvServer:
-        """Start listening."""
         config = self._config
         try:
             self._server: Server = await serve(
@@ -119,7 +118,6 @@ class EnvServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End all connections and their workers."""
         self._server.close(close_connections=False)
         closed = asyncio.ensure_future(self._server.wait_closed())
         while not closed.done():  # some have shaken hands meanwhile
@@ -130,7 +128,6 @@ class EnvServer:
 
     @property
     def port(self) -> int:
-        """The port on which it listens."""
         return self._server.sockets[0].getsockname()[1]
 
     def capacity(self) -> Capacity:
@@ -183,7 +180,7 @@ class EnvServer:
         if self._config.suites and order.suite not in self._config.suites:
             raise unknown("suite", order.suite, self._config.suites, "this env server")
         worker_spec = WorkerSpec.of(load_suite(order.suite))
-        with contextlib.suppress(VlarigError):  # the client learns which renderer draws here instead, and refuses it
+        with contextlib.suppress(VlarigError):  # the client learns which renderer is used here instead, and refuses it
             worker_spec = worker_spec.drawn_by([order.renderer], "")
         before = self._leases.get(order.lease)
         if before is not None:

@@ -81,7 +81,6 @@ class LocalFleet:
     num_envs: int | None = None
 
     def for_envs(self, count: int, share: float) -> LocalFleet:
-        """The same for ``count`` envs, on a share of the cores."""
         workers = workers_for(count, self.workers or Machine.here().cores, share)
         return LocalFleet(workers, count)
 
@@ -187,7 +186,6 @@ def listed_fleet(
 
 
 async def survey(machines: Sequence[RemoteMachine]) -> tuple[Capacity, ...]:
-    """The capacity of each machine."""
     capacities = await asyncio.gather(*map(_capacity_of, machines), return_exceptions=True)
     for capacity in capacities:
         if isinstance(capacity, BaseException):

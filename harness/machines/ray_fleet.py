@@ -82,7 +82,6 @@ class RayWorker:
         self._server = self._loop.run(self._open(config))
 
     def address(self) -> str:
-        """The env server's address."""
         scheme = "ws" if self._encryption is None else "wss"
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{scheme}://{host}:{self._server.port}"
@@ -120,11 +119,9 @@ class RayWorkerFactory:
         self._memory_bytes = memory_bytes
         self._patience = PLACE_SECONDS
         self.where = "Ray's logs of the node"
-        """Where its output is."""
 
     @property
     def suite(self) -> Suite:
-        """The suite whose simulator it loads."""
         return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:

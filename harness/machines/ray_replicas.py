@@ -80,12 +80,9 @@ class RayReplicaHost:
         return self._answered(life, answer)
 
     def exchange(self, life: str, index: int, messages: Sequence[bytes]) -> list[bytes]:
-        """A replica's answer to a request."""
         return self._answered(life, lambda: self._made[index].exchange(_decoded(messages)))
 
     def revive(self, life: str, index: int, orders: Sequence[bytes]) -> list[bytes]:
-        """Restart a replica that died."""
-
         def answer() -> list[Message]:
             self._made[index].revive([order for order in _decoded(orders) if isinstance(order, Order)])
             return [Done()]

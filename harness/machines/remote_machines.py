@@ -77,7 +77,7 @@ class RemoteMachine:
 
     @property
     def in_the_clear(self) -> bool:
-        """Whether the token and the pictures can be read on the way."""
+        """Whether the token and the images can be read on the way."""
         return self.url.startswith("ws://") and not is_loopback(urlsplit(self.url).hostname or "")
 
     async def reach(self) -> tuple[ClientConnection, Capacity]:
@@ -215,7 +215,6 @@ class RemoteSimulator:
         self._watch = asyncio.create_task(keep_alive(connection, KEEPALIVE))
 
     async def send(self, frame: Frame) -> None:
-        """Send a request."""
         with contextlib.suppress(ConnectionClosed):  # receive raises
             await self._connection.send(frame.head() + frame.body)
 
@@ -257,12 +256,10 @@ class RemoteWorkerFactory:
 
     @property
     def suite(self) -> Suite:
-        """The suite whose simulator a worker loads."""
         return self._worker_spec.suite
 
     @property
     def where(self) -> str:
-        """Where its output is."""
         return f"the logs of the env server at {self._machine.url}"
 
     async def launch(self) -> WorkerLine:

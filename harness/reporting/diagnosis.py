@@ -43,7 +43,7 @@ class Setting:
         workers_given: Whether the user set their number; else it is one a core, or what memory or the episodes allow.
         strict: Whether the policy answered one request at a time, for the sake of its rounding.
         protocol: The first suite's protocol.
-        renderer: What drew the pictures.
+        renderer: What rendered the images.
         load: The machine's load average.
     """
 
@@ -195,7 +195,7 @@ def _resets(breakdown: TimeBreakdown) -> list[Verdict]:
 
 
 def _beside(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
-    """The workers' time beside simulating, drawing and recovering from failures."""
+    """The workers' time beside simulating, rendering and recovering from failures."""
     beside = breakdown.worker_seconds * breakdown.workers_occupied - breakdown.worked - breakdown.recovering / setting.envs
     part = share(beside, breakdown.worker_seconds)
     text = (
@@ -278,12 +278,10 @@ def _without(part: float) -> str:
 
 
 def percent(part: float) -> str:
-    """A share in percent."""
     return f"{100 * part:.0f} %" if part == 0 or part >= 0.095 else f"{100 * part:.1f} %"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

@@ -43,7 +43,7 @@ _SHARE_WIDTH = 40
 
 @contextlib.asynccontextmanager
 async def live_display(console: Console, title: str, progress: Progress, engines: Sequence[Engine]) -> AsyncIterator[None]:
-    """Show the sweep for as long as the context lasts: a live picture on a terminal, else a line now and then.
+    """Show the sweep for as long as the context lasts: a live view on a terminal, else a line now and then.
 
     Args:
         console: The console.
@@ -91,7 +91,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def picture(title: str, progress: Progress, activities: Counter[str]) -> RenderableType:
-    """The whole display, drawn once."""
+    """The whole display, rendered once."""
     tasks = Table.grid(padding=(0, 2))
     for side in ("left", "left", "right", "right", "left"):
         tasks.add_column(justify=side)

@@ -40,7 +40,6 @@ class LogFile:
         self._file: int | None = None
 
     def write(self, line: bytes) -> None:
-        """Append a line."""
         try:
             if self._file is None:
                 self._file = self._open()
@@ -170,7 +169,6 @@ class EventLog:
             self._log.write(line_of(msgspec.structs.replace(event, session=session)))
 
     def write(self, event: Event) -> None:
-        """Write an event to the log and the stream."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = msgspec.structs.replace(
             event, time=now, seconds=round(time.monotonic() - self._began, 3), session=self._session

@@ -35,7 +35,7 @@ class TimeBreakdown:
         worker_seconds: ``playing`` times the workers.
         env_seconds: ``playing`` times the envs.
         simulate: Env seconds in which the env's episode was simulated.
-        render: Env seconds in which its pictures were drawn.
+        render: Env seconds in which its images were rendered.
         policy: Env seconds in which the policy worked on its request.
         wait: Env seconds in which it waited: for the policy's or the worker's turn, or for its simulator to be restored.
         recovering: Those of ``wait`` in chunks during which an attempt failed on the same worker.

@@ -47,7 +47,6 @@ class SessionEvidence:
     loads: list[float] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
-        """Add one of its events."""
         self.last = event.seconds
         match event:
             case SessionEvent() if event.state != "started":

@@ -222,13 +222,11 @@ class SavingTime:
         self._progress = progress
 
     async def emit(self, transition: Transition) -> None:
-        """Hand on a chunk."""
         began = time.perf_counter()
         await self._sink.emit(transition)
         self._progress.breakdowns[transition.episode.suite].saving += time.perf_counter() - began
 
     async def fault(self, attempt: Attempt) -> None:
-        """Hand on a failed attempt."""
         await self._sink.fault(attempt)
 
 

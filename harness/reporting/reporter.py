@@ -64,7 +64,6 @@ class Reporter:
         )
 
     async def fault(self, attempt: Attempt) -> None:
-        """Write a failed attempt's event."""
         self._failed[attempt.key] += 1
         if attempt.gave_up:
             del self._failed[attempt.key]

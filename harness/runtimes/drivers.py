@@ -1,4 +1,4 @@
-"""Vulkan drivers: those that simulators draw with, and where they are on this machine.
+"""Vulkan drivers: those that simulators render with, and where they are on this machine.
 
 A driver is found by its manifest, a JSON file that names its library (Khronos, Vulkan-Loader, docs/LoaderDriverInterface.md). The
 search goes through the manifests that the user names in ``VK_DRIVER_FILES``, then the private copy below vlarig's home, which
@@ -102,7 +102,6 @@ class Manifest:
         return cls(path, library, int(numbers[2]) if len(numbers) > 2 and numbers[2].isdigit() else None)
 
     def is_of(self, driver: Driver) -> bool:
-        """Whether it leads to that driver."""
         return re.match(driver.library, Path(self.library).name) is not None
 
     def is_new_enough(self, driver: Driver) -> bool:
@@ -138,7 +137,6 @@ class FoundDriver:
 
 
 def load_driver(name: str) -> Driver:
-    """The driver of that name."""
     if name not in DRIVERS:
         raise VlarigError(f"unknown graphics driver {name!r}; {suggestion(name, sorted(DRIVERS))}")
     return DRIVERS[name]

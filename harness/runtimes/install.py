@@ -183,7 +183,7 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
 
 
 def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: float = 300, warm_up: bool = False) -> None:
-    """Import the runtime's modules in it, draw with the renderer, and warm up where ``warm_up`` is set."""
+    """Import the runtime's modules in it, render with the renderer, and warm up where ``warm_up`` is set."""
     code = f"import {', '.join(spec.imports)}\n{spec.probe}\n{spec.warm_up if warm_up else ''}"
     environment = {**os.environ, **renderer.environment}
     command = [str(python), "-I", "-c", code]

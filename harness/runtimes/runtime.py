@@ -55,7 +55,6 @@ class RuntimeState:
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime of that name."""
     adopted = _read_adopted()
     if name in adopted:
         return _adopted(name, Path(adopted[name]))

@@ -1,4 +1,4 @@
-"""Runtimes as data: what a simulator's virtual environment holds, and which libraries and drivers draw its pictures."""
+"""Runtimes as data: what a simulator's virtual environment holds, and which libraries and drivers render its images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RENDERER_VARIABLE = "VLARIG_RENDERER"
 
 @dataclass(frozen=True)
 class Renderer:
-    """One way in which a simulator can draw pictures.
+    """One way in which a simulator can render images.
 
     Attributes:
         name: Its name in ``VLARIG_RENDERER``.
@@ -89,7 +89,7 @@ class RuntimeSpec:
         title: One line for listings.
         python: Versions of Python that it supports, such as ``>=3.11,<3.14``.
         imports: Modules whose import proves the install.
-        probe: Python that fails where the renderer cannot draw; empty when there is none.
+        probe: Python that fails where the renderer cannot render; empty when there is none.
         warm_up: Python that is run once after the install, so that code which a simulator compiles at first use is compiled.
         renderers: In order of preference; empty for a simulator that needs no graphics.
         torch: Which build of PyTorch the lock pins, as uv's ``--torch-backend`` calls it; empty where it pins none.

@@ -37,7 +37,6 @@ def main(config: dict[str, Any]) -> None:
 
 
 def episode_of(text: str) -> Episode:
-    """The episode that was encoded."""
     return unpack(base64.b64decode(text), Episode)
 
 
@@ -55,7 +54,7 @@ def rounds(env: Env, episode: Episode, steps: int, needs: Needs) -> Iterator[lis
 
 
 def plays(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Play ``config["plays"]``, each an episode, its steps and whether it is drawn, one after the other on one env; their digests."""
+    """Play ``config["plays"]``, each an episode, its steps and whether it is rendered, one after another on one env; their digests."""
     env = adapter()
     for text, steps, drawn in config["plays"]:
         yield {"digests": list(rounds(env, episode_of(text), steps, Needs(images=drawn)))[-1]}
