@@ -1,7 +1,7 @@
 """Running episodes: the engine, the workers and machines it runs them on, and the command line.
 
-``engine`` drives envs, ``durable_env`` restores episodes after deaths, ``workers`` replaces workers. Users start ``sweep`` and
-``rollouts``. Around them:
+``engine`` drives envs, ``durable_env`` restores episodes after deaths, ``workers`` replaces workers. Users start sweeps (``sweep``,
+and from programs ``evaluator``) and ``rollouts``. Around them:
 
 - ``children``: child processes of every kind, started, watched and ended;
 - ``simulation``: programs that run in a simulator's own environment;
@@ -9,6 +9,8 @@
 - ``runtimes`` and ``assets``: simulators' environments and data files;
 - ``reporting``: the display, the event log and the diagnosis of a sweep;
 - ``gym``: suites as Gymnasium environments;
+- ``contract``: the tests of what is promised of every suite;
+- ``new_benchmark``: the files of a benchmark of a user's own;
 - ``commands``: the commands of the command line.
 
 Importing this package loads nothing; its members are loaded where they are first used.

@@ -52,7 +52,7 @@ class Part(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file or folder of a bundle: its path there, and its content (:func:`~vlarig.harness.assets.spec.content_id`)."""
+    """A file or folder of a bundle: its path there, and its content (:func:`content_id`)."""
 
     path: str
     blob: str

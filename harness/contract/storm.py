@@ -34,7 +34,7 @@ HORIZON = 16
 #: Seconds between two kills; and for which the policy thinks while kills are to come, so that the sweep lasts.
 GAP, THINKING = 0.1, 0.03
 
-#: Seconds for which a activity is awaited before any other will do.
+#: Seconds for which an activity is awaited before any other will do.
 LONGEST_WAIT = 10.0
 
 

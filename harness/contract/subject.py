@@ -120,7 +120,7 @@ class Subject:
         Args:
             workers: Workers.
             num_envs: Envs of all together.
-            kills: Targets (``driver``, ``launcher``, ``simulator``), each with the driver's activity (:mod:`.activity`).
+            kills: Targets (``driver``, ``launcher``, ``simulator``), each with the activity of :meth:`.storm.DriverActivity.during`.
             most: Drivers after which it is given up.
 
         Returns:

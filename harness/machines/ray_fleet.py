@@ -106,7 +106,7 @@ class RayWorkerFactory:
     """Starts a worker on the node where Ray has placed it.
 
     Args:
-        worker: The actor, see :class:`.machines.ray_fleet.RayWorker`.
+        worker: The actor, see :class:`RayWorker`.
         token: Its secret.
         worker_spec: The worker's recipe by the run.
         memory_bytes: Most memory that its simulator may take.
