@@ -166,7 +166,8 @@ def show_list() -> int:
         protocol = f"{default.name}@{default.version}" + f" +{more}" * (more > 0)
         tasks, runtime = len(suite.tasks), f"{suite.runtime} ({ready})"
         table.add_row(Text(suite.name, "bold"), suite.title, str(tasks), str(initial_states), protocol, runtime)
-        summary = f"{suite.title}; {tasks} tasks, {initial_states} initial states, protocol {protocol}, runtime {runtime}"
+        counted = f"{tasks} task{'s' * (tasks != 1)}, {initial_states} initial states"
+        summary = f"{suite.title}; {counted}, protocol {protocol}, runtime {runtime}"
         blocks.append((Text(suite.name, "bold"), summary))
     Screen().print_table(table, blocks)
     show_broken(broken)
