@@ -16,8 +16,8 @@ from .subject import Subject
 #: Other episodes that a warm process has played before.
 EARLIER = (1, 2, 10)
 
-#: Steps that are played beside upstream's loop, in chunks of so many.
-BESIDE, CHUNK = 48, 16
+#: Steps that are played beside upstream's loop, or so many times those of an episode that is cut short where that is fewer; in chunks.
+BESIDE, TIMES, CHUNK = 48, 2, 16
 
 #: Envs by which the memory of a further one is measured; how much more than is stated it may take, in MB and as a share.
 FURTHER, MORE_MEMORY, SHARE_MORE = 2, 15, 1.5
@@ -108,22 +108,25 @@ def every_patch_is_still_needed(subject: Subject) -> None:
 
 
 def it_plays_upstreams_own_game(subject: Subject) -> None:
-    """The adapter and upstream's own loop agree to the last bit at every step, on random actions and on recorded ones that succeed."""
+    """The adapter and upstream's own loop agree to the last bit at every step, on random actions and on recorded ones that succeed.
+
+    The first protocol is that of every task on trial and of the recorded actions; each further one is that of the first task.
+    """
     trial = subject.suite.trial
     if not trial.upstream:
         raise SkipTest(f"{subject.name} names no loop of upstream's")
     keys = dict(digests.recorded_keys(subject.recorded, subject.suite.name))
-    tasks = dict.fromkeys([*subject.trial_tasks, *(parts[2] for parts in keys.values())])
-    asked = []
-    for protocol in trial.protocols or subject.suite.protocols[:1]:
-        rules = replace(protocol, n_action_steps=CHUNK)
-        asked += [(subject.episode(task, 3 + 7 * turn, rules), "") for turn, task in enumerate(tasks)]
-        for key, (_, _, task, _, state, repeat) in keys.items():
-            asked.append((subject.suite.episode(subject.suite.task(task), int(state), int(repeat), rules), key))
+    tasks = list(dict.fromkeys([*subject.trial_tasks, *(parts[2] for parts in keys.values())]))
+    first, *further = [replace(each, n_action_steps=CHUNK) for each in trial.protocols or subject.suite.protocols[:1]]
+    asked = [(subject.episode(task, 3 + 7 * turn, first), "") for turn, task in enumerate(tasks)]
+    asked += [(subject.episode(tasks[0], 3, rules), "") for rules in further]
+    for key, (_, _, task, _, state, repeat) in keys.items():
+        asked.append((subject.suite.episode(subject.suite.task(task), int(state), int(repeat), first), key))
     asked.sort(key=lambda each: each[0].task)  # upstream's loop is made once for a task
     encoded_episodes = [(encoded(episode), key) for episode, key in asked]
     recorded = str(subject.recorded) if subject.recorded else ""
-    found = subject.ask("beside_upstream", episodes=encoded_episodes, upstream=trial.upstream, recorded=recorded, steps=BESIDE)
+    steps = min(BESIDE, TIMES * subject.steps)
+    found = subject.ask("beside_upstream", episodes=encoded_episodes, upstream=trial.upstream, recorded=recorded, steps=steps)
     differences = [each["difference"] for each in found if each["difference"]]
     assert not differences, "\n".join(differences)
     unsolved = [each["key"] for each in found if each["recorded"] and not each["solved"]]
