@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -223,3 +224,13 @@ def test_cpu_of_processes_that_their_parents_left_is_counted(tmp_path):
     assert measured["cpu"] >= 1.6
     assert measured["memory"] > 0
     assert measured["left"] == 0
+
+
+def test_the_instant_policy_gives_each_request_steps_of_its_own(monkeypatch):
+    """A sweep refuses replies that share an array."""
+    monkeypatch.syspath_prepend(SCRIPTS / "inside")
+    monkeypatch.delenv("PEERS_NOTES", raising=False)
+    policy = importlib.import_module("instant").InstantPolicy()
+    one, other = policy.act([SimpleNamespace(chunk=1), SimpleNamespace(chunk=1)])
+    assert np.array_equal(one.actions, other.actions)
+    assert not np.shares_memory(one.actions, other.actions)

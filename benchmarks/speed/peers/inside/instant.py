@@ -27,4 +27,4 @@ class InstantPolicy(Policy):
             if request.chunk == 0:
                 note("begin")
             note("chunk")
-        return [Reply(self._steps)] * len(requests)
+        return [Reply(self._steps.copy()) for _ in requests]
