@@ -155,7 +155,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(toy_home: Path, cli) -> None:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = Path("r/ledger.sqlite").read_bytes()
-    for command in (words, ["table", "r"], ["replay", "r", "toy/standard@1/reach_red/base/0/0"]):
+    for command in (words, ["table", "r"], ["runs", "replay", "r", "toy/standard@1/reach_red/base/0/0"]):
         done = cli(*command)
         assert done.returncode == 2
         assert "version 99" in done.stderr
