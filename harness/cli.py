@@ -12,7 +12,7 @@ from ..envs.errors import VlarigError, suggestion
 from ..envs.home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
-from .usage import usage
+from .usage import choose, usage
 
 #: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help. Two words are a command of a group.
 COMMANDS = {
@@ -61,10 +61,6 @@ def root_usage() -> str:
     """The text of ``vlarig --help``."""
     helps = {name: GROUPS.get(name) or COMMANDS[name][1] for name in _first_words()}
     return usage("vlarig", "The rig on which vision-language-action policies are measured in simulation.", helps) + EXAMPLES
-
-
-def _commands_of(group: str) -> list[str]:
-    return [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{group} ")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,15 +126,9 @@ def _first_words() -> list[str]:
 
 
 def _run_of_group(group: str, words: list[str]) -> int:
-    names = _commands_of(group)
-    name = words[0] if words else "--help"
-    if name in ("-h", "--help"):
-        what, helps = GROUPS[group], {name: COMMANDS[f"{group} {name}"][1] for name in names}
-        print(usage(f"vlarig {group}", f"{what[0].upper()}{what[1:]}.", helps), end="")
-        return 0
-    if name not in names:
-        raise VlarigError(f"unknown subcommand {name!r} of vlarig {group}; {suggestion(name, names)}")
-    return _call(f"{group} {name}", words[1:])
+    helps = {name.partition(" ")[2]: line for name, (_, line) in COMMANDS.items() if name.startswith(f"{group} ")}
+    name = choose(words, f"vlarig {group}", f"{GROUPS[group][0].upper()}{GROUPS[group][1:]}.", helps)
+    return 0 if name is None else _call(f"{group} {name}", words[1:])
 
 
 def _call(command: str, words: list[str]) -> int:

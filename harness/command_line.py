@@ -22,7 +22,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from ..envs.errors import VlarigError, suggestion
 from .printable import printable
-from .usage import usage
+from .usage import choose
 
 T = TypeVar("T")
 
@@ -41,13 +41,10 @@ def parse(kind: type[T] | Mapping[str, type[T]], words: Sequence[str], prog: str
     """
     if not isinstance(kind, Mapping):
         return _parse_options(kind, words, prog, description)
-    name = words[0] if words else "--help"
-    if name in ("-h", "--help"):
-        firsts = {name: " ".join((each.__doc__ or "").partition("\n\n")[0].split()) for name, each in kind.items()}
-        sys.stdout.write(usage(prog, description or "", firsts))
+    firsts = {name: " ".join((each.__doc__ or "").partition("\n\n")[0].split()) for name, each in kind.items()}
+    name = choose(words, prog, description or "", firsts)
+    if name is None:
         raise SystemExit(0)
-    if name not in kind:
-        raise VlarigError(f"unknown subcommand {name!r} of {prog}; {suggestion(name, kind)}")
     return _parse_options(kind[name], words[1:], f"{prog} {name}", None)
 
 

@@ -41,19 +41,15 @@ def play_block(decoder: Decoder, size: int = BLOCK) -> Tally:
     # A collection of the garbage of everything that this process has run before takes half a second of a message's time.
     gc.disable()
     try:
-        _judge_all(decoder, mutator, size, tally)
+        for _ in range(size):
+            data = mutator.message()
+            outcome, seconds = judge(decoder, data)
+            if outcome not in ("accepted", "refused"):
+                tally.violations.append(f"{decoder.name}: {outcome}: {data[:2000].hex()}")
+            tally.longest = max(tally.longest, seconds)
     finally:
         gc.enable()
     return tally
-
-
-def _judge_all(decoder: Decoder, mutator: Mutator, size: int, tally: Tally) -> None:
-    for _ in range(size):
-        data = mutator.message()
-        outcome, seconds = judge(decoder, data)
-        if outcome not in ("accepted", "refused"):
-            tally.violations.append(f"{decoder.name}: {outcome}: {data[:2000].hex()}")
-        tally.longest = max(tally.longest, seconds)
 
 
 def judge(decoder: Decoder, data: bytes) -> tuple[str, float]:
