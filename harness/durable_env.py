@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
-from ..envs.messages import CRASH, ENV_ERROR, EPISODE_FAULTS, LOST, UNFIT
-from ..results.records import Attempt
+from ..envs.messages import ENV_ERROR
 from .children.line import SimulatorFault, WorkerLine
 from .children.supervisor import ChildLostError
+from .losses import GivenUpError, Losses
 from .workers import Worker
-
-#: Failed attempts after which an episode is given up for this session.
-MOST_ATTEMPTS = 3
-
-#: How often an episode may be lost by deaths that are charged to no episode before it counts as their cause.
-MOST_LOSSES = 10
-
-
-logger = logging.getLogger(__name__)
-
-
-class GivenUpError(Exception):
-    """An episode failed :data:`MOST_ATTEMPTS` times for reasons that are not the policy's."""
 
 
 class DurableEnv:
@@ -41,7 +27,7 @@ class DurableEnv:
         worker: The worker.
         env: The env's number there.
         needs: The needs of the episode's observer.
-        note: Called with each failed attempt.
+        losses: The record of failures of all the run's episodes; one of its own for each episode when ``None``.
         waits: Whether an episode waits for a worker whose machine is away, until it is back or given up; if not,
             ``ChildLostError`` is raised.
     """
@@ -51,7 +37,7 @@ class DurableEnv:
         worker: Worker,
         env: int,
         needs: Needs,
-        note: Callable[[Attempt], Awaitable[None]] | None = None,
+        losses: Losses | None = None,
         waits: bool = False,
     ) -> None:
         self.worker = worker
@@ -60,12 +46,11 @@ class DurableEnv:
         """The present snapshot of the newest episode."""
         self._env = env
         self._needs = needs
-        self._note = note
+        self._losses = losses
         self._waits = waits
         self._actions: list[np.ndarray] = []
         self._line: WorkerLine | None = None
         """The line on which the episode began; ``None`` where it has to be restored."""
-        self._losses = 0
 
     @property
     def chunks(self) -> int:
@@ -81,12 +66,12 @@ class DurableEnv:
         """Start an episode, run the chunks that it had run before, and return the snapshot after them.
 
         Raises:
-            GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts, or its own data are unfit.
+            GivenUpError: It failed too often, or its own data are unfit.
         """
         self.episode = episode
         self.snapshot = None
         self._actions = list(actions)
-        self._faults = self._losses = 0
+        self._record = self._losses or Losses()
         self._line = None
         await self._insist(None)
         assert self.snapshot is not None
@@ -101,6 +86,7 @@ class DurableEnv:
         self._actions.append(actions)
         self.snapshot = result.snapshot
         if result.over:
+            self._record.forget(self.episode.key)
             self.episode = None
         return result
 
@@ -119,7 +105,13 @@ class DurableEnv:
                     raise
             except SimulatorFault as fault:
                 self._line = None
-                await self._charge(fault)
+                assert self.episode is not None
+                key = self.episode.key
+                try:
+                    await self._record.charge(key, self.worker.name, fault.kind, str(fault), fault.traceback)
+                except GivenUpError:
+                    self.episode = None
+                    raise
 
     async def _step(self, line: WorkerLine, actions: np.ndarray) -> ChunkResult:
         if self.worker.absence is not None:
@@ -144,24 +136,3 @@ class DurableEnv:
             )
         self.snapshot = snapshot
         return line
-
-    async def _charge(self, fault: SimulatorFault) -> None:
-        """Charge a fault to the episode, if it is the episode's: a loss only where the same one is lost again and again."""
-        if fault.kind == LOST:
-            self._losses += 1
-            if self._losses > MOST_LOSSES:
-                reason = f"its worker died {self._losses} times while it was under way; the last time: {fault}"
-                fault, self._losses = SimulatorFault(CRASH, reason), 0
-        if fault.kind not in EPISODE_FAULTS:
-            return
-        assert self.episode is not None
-        self._faults += 1
-        gave_up = fault.kind == UNFIT or self._faults >= MOST_ATTEMPTS
-        attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.worker.name, gave_up)
-        if fault.traceback:
-            logger.warning("%s, attempt %d, on %s\n%s", attempt.key, attempt.number, attempt.worker, fault.traceback)
-        if self._note is not None:
-            await self._note(attempt)
-        if gave_up:
-            key, self.episode = self.episode.key, None
-            raise GivenUpError(f"{key} failed {self._faults} times; the last time: {fault}")

@@ -20,15 +20,16 @@ import numpy as np
 from ..envs.api import ChunkResult, Episode, Needs, Observation, Snapshot, observe
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..envs.messages import CRASH
+from ..envs.messages import LOST
 from ..policies.api import PolicyLost, Reply, Request, policy_seed
 from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .children.liveness import together
 from .children.supervisor import ChildLostError
-from .durable_env import MOST_LOSSES, DurableEnv, GivenUpError
+from .durable_env import DurableEnv
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
+from .losses import GivenUpError, Losses
 from .workers import Worker
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class PlayedEnv:
         """Start an episode, run the chunks that it had run before, and return the observation after them.
 
         Raises:
-            GivenUpError: It could not be started in :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` attempts.
+            GivenUpError: It failed too often, see :class:`.losses.Losses`.
         """
         self._ensembler = Ensembler(episode.protocol.ensemble)
         began = time.perf_counter()
@@ -140,7 +141,7 @@ class PlayedEnv:
         """Query the policy and run one chunk.
 
         Raises:
-            GivenUpError: The simulator failed :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` times in this episode.
+            GivenUpError: It failed too often.
         """
         episode, snapshot = self._sim.episode, self._sim.snapshot
         assert episode is not None
@@ -219,6 +220,7 @@ class Engine:
         self.batcher = batcher
         self.seed = seed
         self.sinks = sinks
+        self._losses = Losses(self._note)
         self.envs: list[PlayedEnv] = []
         """The envs; those of workers that join a sweep later come last."""
         if streams and len(streams) != num_envs:
@@ -268,7 +270,7 @@ class Engine:
         return Counter(env.activity for env in self.envs)
 
     def _add_env(self, worker: Worker, local: int) -> PlayedEnv:
-        sim = DurableEnv(worker, local, self.needs, self._note, waits=bool(self._streams))
+        sim = DurableEnv(worker, local, self.needs, self._losses, waits=bool(self._streams))
         self.envs.append(PlayedEnv(self._first + len(self.envs), sim, self))
         return self.envs[-1]
 
@@ -302,15 +304,14 @@ class Engine:
                 await self._emit(await env.advance())
 
     async def _put_back(self, env: PlayedEnv, episode: Episode, loss: Exception, queue: EpisodeQueue) -> None:
-        """Put an episode back into the queue, unless it was lost so often that it counts as the cause."""
+        """Put an episode that was lost back into the queue, unless it is given up."""
         env.abandon()
-        times = queue.times_put_back(episode)
-        if times < MOST_LOSSES:
+        try:
+            await self._losses.charge(episode.key, env.worker.name, LOST, str(loss))
+        except GivenUpError:
+            queue.done()
+        else:
             queue.put_back(episode)
-            return
-        reason = f"it was lost with its worker or policy {times + 1} times; the last time: {loss}"
-        await self._note(Attempt(episode.key, 1, CRASH, reason, env.worker.name, gave_up=True))
-        queue.done()
 
     async def _draw(self, env: PlayedEnv) -> Episode:
         """The next episode of an env's stream. Taking one may take a while, in which other envs go on."""

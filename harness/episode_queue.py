@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 
 from ..envs.api import Episode
@@ -21,7 +21,6 @@ class EpisodeQueue:
             self._by_task.setdefault(_task(episode), deque()).append(episode)
         self._task_of: dict[int, str] = {}
         self._under_way = 0
-        self._put_back: Counter[str] = Counter()
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -53,11 +52,7 @@ class EpisodeQueue:
     def put_back(self, episode: Episode) -> None:
         """An episode that was taken must be started again, by the next worker."""
         self._by_task[_task(episode)].appendleft(episode)
-        self._put_back[episode.key] += 1
         self.done()
-
-    def times_put_back(self, episode: Episode) -> int:
-        return self._put_back[episode.key]
 
     async def wait_until_over(self) -> None:
         while not self.over:

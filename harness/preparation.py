@@ -25,8 +25,8 @@ from ..envs.sources import source_hashes
 from .children.line import SimulatorFault
 from .children.liveness import together
 from .children.supervisor import ChildLostError
-from .durable_env import MOST_ATTEMPTS
 from .locking import unwritable
+from .losses import MOST_ATTEMPTS
 from .machines.fleets import Fleet
 from .worker_spec import WorkerSpec
 from .workers import Worker

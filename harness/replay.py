@@ -17,9 +17,10 @@ from ..envs.errors import VlarigError
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
-from .durable_env import DurableEnv, GivenUpError
+from .durable_env import DurableEnv
 from .episode_queue import EpisodeQueue
 from .film import FilmWriter
+from .losses import GivenUpError
 from .preparation import with_found
 from .sizing import Machine, choose_size
 from .termination import sigterm_interrupts, until_sigterm

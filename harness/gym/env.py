@@ -19,7 +19,8 @@ from ...benchmarks.suite import Suite
 from ...envs.api import ChunkResult, Episode, Needs, Snapshot
 from ...envs.background import BackgroundLoop
 from ...envs.errors import VlarigError
-from ..durable_env import DurableEnv, GivenUpError
+from ..durable_env import DurableEnv
+from ..losses import GivenUpError
 from ..sizing import Machine, suite_share
 from ..worker_spec import WorkerSpec
 from ..workers import local_workers

@@ -32,7 +32,8 @@ from vlarig.harness import evaluate, plan, workers
 from vlarig.harness.children.child import Launcher
 from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.children.simulator import KEPT_BYTES
-from vlarig.harness.durable_env import MOST_LOSSES, DurableEnv
+from vlarig.harness.durable_env import DurableEnv
+from vlarig.harness.losses import MOST_LOSSES, Losses
 from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import LocalWorkerFactory, Worker, local_workers
 from vlarig.policies.api import Reply, Request
@@ -228,7 +229,7 @@ def test_an_episode_that_takes_its_server_along_each_time_is_charged_at_last() -
 
     async def run() -> None:
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
-            env = DurableEnv(worker, 0, Needs(), note)
+            env = DurableEnv(worker, 0, Needs(), Losses(note))
             await env.begin(EPISODE)
             for losses in range(1, MOST_LOSSES + 2):
                 assert worker.pid is not None
@@ -242,7 +243,7 @@ def test_an_episode_that_takes_its_server_along_each_time_is_charged_at_last() -
     asyncio.run(run())
     (attempt,) = charged
     assert (attempt.kind, attempt.gave_up) == (CRASH, False)
-    assert f"its worker died {MOST_LOSSES + 1} times while it was under way" in attempt.message
+    assert f"it was lost {MOST_LOSSES + 1} times by deaths that are charged to no episode" in attempt.message
 
 
 #: A driver that prints when it works, and goes on until it is ended.
