@@ -2,10 +2,11 @@
 """Set vlarig up and go, with nothing but Python beforehand.
 
   python3 go.py demo                 sweep the embedded suite with expert, shipped policy and random actions, to a table and films
+  python3 go.py setup [RUNTIME ...]  only set up: all extras, and the named simulators' runtimes, or the embedded suite's
   python3 go.py test [PYTEST ARGS]   check style, types and imports, then run the tests
   python3 go.py test --quick         the same with the embedded simulator alone, and without slow tests
 
-Both make the environment `.venv` beside this file and the simulators' runtimes in your cache; the second time that takes seconds.
+Each makes the environment `.venv` beside this file and the simulators' runtimes in your cache; the second time that takes seconds.
 Missing system libraries are installed where that is allowed (root, or sudo without a password); elsewhere the command is printed.
 """
 
@@ -41,7 +42,13 @@ PYTHON = os.path.join(VENV, "bin", "python")
 STATE = os.path.join(VENV, "vlarig-setup.json")
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
-EXTRAS = {"demo": ["policy", "results", "video"], "test": ["data", "dev", "policy", "ray", "results", "train", "video"]}
+EXTRAS = {
+    "demo": ["policy", "results", "video"],
+    "setup": ["data", "policy", "ray", "results", "train", "video"],
+    "test": ["data", "dev", "policy", "ray", "results", "train", "video"],
+}
+#: The versions of the developers' packages; a user's may be newer.
+CONSTRAINTS = os.path.join(ROOT, "constraints.txt")
 #: What `demo` compares: the scripted expert, the policy that the package brings along, and chance.
 POLICIES = ("expert", "qwen-vla", "random")
 #: A file's tests share runs, and files keep the order that tests/conftest.py gives them; `test -n 0` is for a debugger.
@@ -56,15 +63,29 @@ def main() -> int:
         print((__doc__ or "").strip())
         return 0
     if action not in EXTRAS or (rest and action == "demo"):
-        stop(f"expected `demo` or `test [PYTEST ARGS]`, not `{' '.join(sys.argv[1:])}`", 2)
+        stop(f"expected `demo`, `setup [RUNTIME ...]` or `test [PYTEST ARGS]`, not `{' '.join(sys.argv[1:])}`", 2)
     require_python()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        alone = action == "demo" or "--quick" in rest
-        set_up(EXTRAS[action], [embedded()] if alone else sorted(find_runtimes(), key=lambda name: name != embedded()))
+        set_up(EXTRAS[action], choose_runtimes(action, rest))
+        if action == "setup":
+            say(f"ready: {quote(tool('vlarig'))} --help")
+            return 0
         return demo() if action == "demo" else test(rest)
     except KeyboardInterrupt:
         stop("interrupted; the same command continues", 130)
+
+
+def choose_runtimes(action: str, rest: list[str]) -> list[str]:
+    """The simulators' runtimes that an action needs, the embedded suite's first."""
+    if action == "setup" and rest:
+        for name in rest:
+            if name not in find_runtimes():
+                stop(f"unknown runtime {name!r}; expected some of {', '.join(find_runtimes())}", 2)
+        return rest
+    if action == "test" and "--quick" not in rest:
+        return sorted(find_runtimes(), key=lambda name: name != embedded())
+    return [embedded()]
 
 
 def demo() -> int:
@@ -139,7 +160,7 @@ def read_project() -> dict[str, Any]:
 def project_state() -> str:
     """SHA-256 over what an installation follows from: its description, and which benchmarks there are."""
     digest = hashlib.sha256(repr(sorted(find_runtimes())).encode())
-    for name in ("pyproject.toml", "setup.py"):
+    for name in ("constraints.txt", "pyproject.toml", "setup.py"):
         path = os.path.join(ROOT, name)
         if os.path.exists(path):
             with open(path, "rb") as file:
@@ -280,8 +301,9 @@ def install(extras: list[str], lock: int) -> None:
     if "policy" in extras:
         install_first(lock)
     words = ""
+    constraints = ["--constraint", CONSTRAINTS] if "dev" in extras and os.path.exists(CONSTRAINTS) else []
     for command in installers():
-        status, words = quietly([*command, "--editable", "{}[{}]".format(ROOT, ",".join(extras))], lock)
+        status, words = quietly([*command, *constraints, "--editable", "{}[{}]".format(ROOT, ",".join(extras))], lock)
         if status == 0:
             return
         say("that failed by %s" % ("uv" if "uv" in os.path.basename(command[0]) else "pip"))

@@ -147,7 +147,7 @@ def test_recording(tabletop: object, tmp_path: Path) -> None:
     assert re.search(r"demos/0/0 stack .* \(1, 128, 128, 3\) \(16, 7\)", type_in(read, tmp_path))
 
 
-def test_the_speeds_of_the_readme_are_those_of_the_pages() -> None:
+def test_the_speeds_of_the_first_page_are_those_of_the_benchmarks_pages() -> None:
     """Its words were "several times faster" of all suites; SimplerEnv's default protocol draws as often as upstream's loop."""
     rows = {
         "libero.md": ["a step of the default protocol, one request in 8"],
@@ -156,14 +156,14 @@ def test_the_speeds_of_the_readme_are_those_of_the_pages() -> None:
             "a whole episode with its reset, one policy request in 16 steps",
         ],
     }
-    readme = " ".join((DOCS.parent / "README.md").read_text().split())
-    assert "several times faster" not in readme
+    index = " ".join((DOCS / "index.md").read_text().split())
+    assert "several times faster" not in index
     for page, labels in rows.items():
         for label in labels:
             row = re.search(rf"^\| {label} \|(.*)$", (DOCS / page).read_text(), re.MULTILINE)
             assert row, f"{page}: {label}"
             least, most = sorted(re.findall(r"\d+\.\d", row[1]), key=float)
-            assert f"{least} to {most} times" in readme, f"{page}: {label}"
+            assert f"{least} to {most} times" in index, f"{page}: {label}"
 
 
 def test_pictures_of_a_terminal_show_what_is_printed_today() -> None:
@@ -180,3 +180,36 @@ def test_links_and_pictures_exist() -> None:
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_the_docs_are_a_site_that_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """A link, an anchor or a page that is in no menu fails the build."""
+    site = tmp_path / "site"
+    type_in(f"mkdocs build --quiet --strict --config-file {DOCS.parent / 'mkdocs.yml'} --site-dir {site}", tmp_path)
+    assert {page.stem for page in DOCS.glob("*.md")} - {"index"} == {page.parent.name for page in site.glob("*/index.html")}
+    for page in site.rglob("*.html"):
+        assert not re.search(r"""<(script|img|link)[^>]*(src|href)=["']https?:""", page.read_text()), page
+    assert "<math" in (site / "statistics" / "index.html").read_text()
+    assert "harness/engine.py" in (site / "architecture" / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_lines_of_the_dockerfile_set_vlarig_up(tmp_path: Path) -> None:
+    """They are run in a copy of the tree, in a shell; no image is built."""
+    root = DOCS.parent
+    instructions = [line.partition(" ")[::2] for line in (root / "Dockerfile").read_text().splitlines() if line[:1].isupper()]
+    assert ("COPY", ". .") in instructions
+    shutil.copytree(root, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache"))
+    variables = {
+        "RUNTIMES": "tabletop",
+        "VLARIG_HOME": f"{tmp_path}/home",
+        "VIRTUAL_ENV": "",
+        "PATH": f"{tmp_path}/copy/.venv/bin:{os.environ['PATH']}",
+    }
+    for line in [rest for name, rest in instructions if name == "RUN"]:
+        done = subprocess.run(
+            line, shell=True, cwd=tmp_path / "copy", env=os.environ | variables, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert "runtime tabletop        starts" in done.stdout

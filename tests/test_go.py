@@ -191,6 +191,23 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
 
 
 @pytest.mark.slow
+def test_setup_installs_every_extra_and_the_named_runtimes_and_runs_nothing(house):
+    output = house.go("setup", "simpler", "tabletop")
+    assert house.calls() == [["vlarig", "runtime", "install", "simpler", "tabletop"]]
+    assert house.state["extras"] == ["data", "policy", "ray", "results", "train", "video"]
+    assert output.endswith(".venv/bin/vlarig' --help\n")
+    house.go("setup")
+    assert house.calls() == [["vlarig", "runtime", "install", "tabletop"]]
+
+
+@pytest.mark.slow
+def test_the_developers_versions_are_locked_and_a_users_are_not(house):
+    (house.folder / "constraints.txt").write_text("vlarig==9\n")
+    house.go("demo")
+    assert "vlarig's packages could not be installed" in house.go("test", status=1)
+
+
+@pytest.mark.slow
 def test_an_environment_whose_python_is_gone_is_made_anew(house):
     house.go("demo")
     for python in (house.folder / ".venv" / "bin").glob("python*"):
@@ -351,7 +368,8 @@ def test_an_old_python_is_told_so(go, programs, monkeypatch, capsys):
 
 
 def test_a_wrong_word_gets_the_right_ones(house):
-    assert "`demo` or `test" in house.go("dmeo", status=2)
+    assert "expected `demo`, `setup [RUNTIME ...]` or `test [PYTEST ARGS]`, not `dmeo`" in house.go("dmeo", status=2)
+    assert "unknown runtime 'liberi'; expected some of libero, simpler, tabletop" in house.go("setup", "liberi", status=2)
     assert "python3 go.py demo" in house.go("--help")
 
 
