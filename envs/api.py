@@ -204,7 +204,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             return self._snapshot()
 
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:
-        """Run up to ``n_action_steps`` steps of ``actions``, ``float32[H, A]``, and stop where the protocol ends the episode.
+        """Run up to the protocol's ``run_steps`` steps of ``actions``, ``float32[H, A]``, and stop where the protocol ends the episode.
 
         Raises:
             BadActionError: The actions have a wrong shape or a value that is not finite.
@@ -214,7 +214,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             state = "no episode was started" if self.episode is None else "the episode is over"
             raise VlarigError(f"the env cannot step: {state}; call reset with an episode first")
         protocol = self.episode.protocol
-        checked = check_actions(actions, self.embodiment)[: protocol.n_action_steps]
+        checked = check_actions(actions, self.embodiment)[: protocol.run_steps]
         _decide_grippers(checked, self.embodiment, protocol.gripper)
         steps = []
         with self._own_generators():

@@ -83,6 +83,15 @@ class Embodiment:
         """``A``, the number of action channels."""
         return len(self.channels)
 
+    def still(self, state: np.ndarray) -> np.ndarray:
+        """The action that stays where the robot is, ``float32[A]``: zeros, and the state's number in an absolute channel.
+
+        Args:
+            state: The state vector, ``[P]``.
+        """
+        known = dict(zip(self.state_layout, state))
+        return np.array([known.get(c.name, 0.0) if c.kind == "absolute" else 0.0 for c in self.channels], np.float32)
+
     def action_space(self) -> spaces.Box:
         """The legal actions: ``float32[A]`` between the channels' bounds."""
         low = np.array([channel.low for channel in self.channels], dtype=np.float32)

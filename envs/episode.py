@@ -11,6 +11,7 @@ SUCCESS_RULES = ("first", "final", "held")
 GRIPPER_RULES = ("as_given", "binary", "sign", "half")
 RESIZE_METHODS = ("pil_bilinear", "jpeg_lanczos3", "lanczos3", "cv2_area", "cv2_linear")
 ENSEMBLE_RULES = ("mean", "adaptive")
+MEANWHILE_RULES = ("chunk", "prefix", "still")
 
 
 #: More channels than any robot has: a longer action is a mistake, and would not fit in a message's head.
@@ -119,6 +120,10 @@ class Protocol:
             recorded before that.
         ensemble: How predictions of several chunks for the same time step make the step that is carried out; ``None``: the newest
             chunk's alone. Actions are recorded after that.
+        delay_steps: Control steps after a request at which its answer arrives; the world moves on meanwhile. 0: it waits.
+        meanwhile: What the robot does until then: ``chunk`` (what is left of the chunk before, after which the new one goes on at its
+            step ``delay_steps``), ``prefix`` (the same, and the policy is shown the steps that are run meanwhile, to which it fits its
+            chunk), or ``still`` (it stays where it is, and the new chunk is run from its beginning).
         options: The benchmark's own switches by name, for differences of its evaluators inside the simulator.
         derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.
     """
@@ -139,6 +144,8 @@ class Protocol:
     wait_action: tuple[float, ...] = ()
     gripper: str = "as_given"
     ensemble: Optional[Ensemble] = None
+    delay_steps: int = 0
+    meanwhile: str = "chunk"
     options: dict[str, str] = field(default_factory=dict)
     derived_from: str = ""
 
@@ -169,8 +176,32 @@ class Protocol:
             )
         if not all(math.isfinite(number) for number in self.wait_action):
             raise ValueError(f"wait_action is {self.wait_action}, expected finite numbers")
+        self._check_delay()
         if self.gripper not in GRIPPER_RULES:
             raise ValueError(f"gripper is {self.gripper!r}, expected one of {', '.join(GRIPPER_RULES)}")
+
+    @property
+    def run_steps(self) -> int:
+        """Steps that are run from one request to the next."""
+        return self.n_action_steps + (self.delay_steps if self.meanwhile == "still" else 0)
+
+    @property
+    def read_steps(self) -> int:
+        """Steps of an answer that may be run, from its first on."""
+        return self.n_action_steps + (0 if self.meanwhile == "still" else self.delay_steps)
+
+    def _check_delay(self) -> None:
+        if self.delay_steps < 0:
+            raise ValueError(f"delay_steps is {self.delay_steps}, expected 0 or more")
+        if self.meanwhile not in MEANWHILE_RULES:
+            raise ValueError(f"meanwhile is {self.meanwhile!r}, expected one of {', '.join(MEANWHILE_RULES)}")
+        if self.delay_steps and self.ensemble is not None:
+            raise ValueError(f"delay_steps is {self.delay_steps} beside an ensemble; a protocol has one of the two")
+        if self.meanwhile != "still" and self.delay_steps > self.n_action_steps:
+            raise ValueError(
+                f"delay_steps is {self.delay_steps} and n_action_steps {self.n_action_steps}: an answer has to arrive before the next "
+                "request; run more steps of each chunk, or set meanwhile to still"
+            )
 
     def derive(self, **changes: Any) -> Protocol:
         """The same protocol with other values in some plain fields, named after the changes (``standard-n_action_steps8``).

@@ -21,7 +21,7 @@ from .framing import Frame
 from .wire import MessageStruct, pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
-WIRE_VERSION = 9
+WIRE_VERSION = 10
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # what came was no message of ours, or came out of turn

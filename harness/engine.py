@@ -27,8 +27,8 @@ from ..results.records import Attempt
 from .children.liveness import together
 from .children.supervisor import ChildLostError
 from .durable_env import DurableEnv
-from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
+from .execution import Execution
 from .losses import GivenUpError, Losses
 from .workers import Worker
 
@@ -43,8 +43,8 @@ class Transition:
         episode: The episode.
         request: The request to the policy, with the observation before the chunk.
         reply: The policy's reply.
-        actions: The steps sent to the simulator: the first ``n_action_steps`` of the reply's, or the protocol's ensemble of them and of
-            earlier replies. The simulator has run as many of them as there are in ``result.steps``.
+        actions: The steps sent to the simulator: the first ``n_action_steps`` of the reply's, or what :mod:`.execution` makes of
+            them and of earlier replies. The simulator has run as many of them as there are in ``result.steps``.
         result: The result of the chunk.
         policy_version: The policy's version when it answered.
         observation: The observation after the chunk; at an episode's end the final one.
@@ -129,7 +129,7 @@ class PlayedEnv:
         Raises:
             GivenUpError: It failed too often, see :class:`.losses.Losses`.
         """
-        self._ensembler = Ensembler(episode.protocol.ensemble)
+        self._execution = Execution(episode.protocol, self._engine.embodiment)
         began = time.perf_counter()
         self.activity = "reset"
         snapshot = await self._sim.begin(episode, actions)
@@ -151,7 +151,7 @@ class PlayedEnv:
         self.activity = "policy"
         answer = await self._engine.batcher.ask(request)
         self.activity = "simulate"
-        actions = self._ensembler.steps(answer.reply.actions, request.n_action_steps)
+        actions = self._execution.steps(answer.reply.actions)
         result = await self._sim.step(actions)
         self.activity = "idle"
         seconds = _split(time.perf_counter() - began, result.snapshot.seconds, answer.seconds)
@@ -181,8 +181,9 @@ class PlayedEnv:
             seed=policy_seed(self._engine.seed, episode.key, chunk),
             observation=self.observation,
             embodiment=self._engine.embodiment,
-            n_action_steps=episode.protocol.n_action_steps,
+            n_action_steps=episode.protocol.read_steps,
             privileged=snapshot.privileged,
+            prefix=self._execution.ask(self.observation["state"]),
         )
 
 

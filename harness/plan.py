@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 from ..benchmarks.registry import find_suite, load_suite
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol
+from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.sources import Source, find_sources, source_hashes
 from ..policies.api import Policy
-from ..policies.batching import n_action_steps_for
+from ..policies.batching import horizon_for, n_action_steps_for
 from ..policies.calls import check_fit
 from ..policies.registry import find_experts, find_policy, option_sources, parse_options, policy_sources
 from ..results.manifest import Identity
@@ -30,6 +31,9 @@ from .trackers import TrackerName, check_trackers
 from .worker_spec import WorkerSpec
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
+
+#: The latency that is measured when a run begins.
+MEASURED = "measured"
 
 
 class SweepConfig(BaseModel):
@@ -67,6 +71,12 @@ class SweepConfig(BaseModel):
     """Seed of the policy's randomness. The simulators' comes from the episodes alone."""
     n_action_steps: Count = None
     """Steps of each predicted chunk to run before the policy is queried again. Default: the policy's own number, or the protocol's."""
+    latency: Annotated[str | None, tyro.conf.arg(metavar="N|measured")] = None
+    """Control steps after a request at which its answer arrives, while the world moves on; 'measured' takes what the policy needs on
+    this machine for one request. Default: the protocol's, of which all that vlarig has wait for the answer."""
+    meanwhile: Annotated[Literal["chunk", "prefix", "still"] | None, tyro.conf.arg(metavar="chunk|prefix|still")] = None
+    """What the robot does until then: the rest of the chunk before; the same, and the policy fits its chunk to it (real-time chunking's
+    prefix); or nothing. Default: the protocol's, which is the chunk."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig runs merge' puts their runs together."""
     placement: Literal["local", "ray"] = "local"
@@ -113,10 +123,22 @@ class SweepConfig(BaseModel):
             raise VlarigError(f"{info.field_name} is {value}; expected 1 or more")
         return value
 
+    @field_validator("latency", mode="after")
+    @classmethod
+    def _late(cls, value: str | None) -> str | None:
+        if value is not None and value != MEASURED and not (value.isascii() and value.isdecimal()):
+            raise VlarigError(f"latency is {value!r}; expected a number of control steps, or {MEASURED}")
+        return value
+
     @field_validator("shard", mode="after")
     @classmethod
     def _part(cls, value: str | None) -> str | None:
         return None if value is None else str(Shard.parse(value))
+
+    @property
+    def delay_steps(self) -> int | None:
+        """The latency in control steps; ``None`` for the protocol's, or where it is measured."""
+        return None if self.latency in (None, MEASURED) else int(self.latency)
 
     @model_validator(mode="after")
     def _alone(self) -> Self:
@@ -168,15 +190,34 @@ def check_suites(config: SweepConfig, report: Callable[[str], None]) -> None:
         WorkerSpec.of(suite)
 
 
-def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], None]) -> list[PlannedSuite]:
-    """Resolve every suite of the sweep; ``report`` is called with a message where something takes a while."""
+def plan_suites(
+    config: SweepConfig, policy: Policy, report: Callable[[str], None], delays: Mapping[str, int] | None = None
+) -> list[PlannedSuite]:
+    """Resolve every suite of the sweep.
+
+    Args:
+        config: The sweep.
+        policy: Its policy.
+        report: Called with a message where something takes a while.
+        delays: Suite to the control steps after which an answer arrives, in place of the configuration's.
+    """
     suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
     refuse_unknown_tasks(config.tasks, suites)
     for name in dict.fromkeys(name for suite in suites for name in suite.assets):
         find_bundle(name, report)
     training = config.initial_states == "training"
     return [
-        plan_suite(suite, policy, config.tasks, config.episodes, config.n_action_steps, config.protocol, training)
+        plan_suite(
+            suite,
+            policy,
+            config.tasks,
+            config.episodes,
+            config.n_action_steps,
+            config.protocol,
+            training,
+            config.delay_steps if delays is None else delays[suite.name],
+            config.meanwhile,
+        )
         for suite in suites
     ]
 
@@ -189,10 +230,13 @@ def plan_suite(
     n_action_steps: int | None = None,
     protocol: str | None = None,
     training: bool = False,
+    delay_steps: int | None = None,
+    meanwhile: str | None = None,
 ) -> PlannedSuite:
     """Resolve one suite; tasks that it does not have are another suite's.
 
-    With ``training``, ``episodes`` of each task begin where none is evaluated.
+    With ``training``, ``episodes`` of each task begin where none is evaluated. ``delay_steps`` and ``meanwhile`` take the place of the
+    protocol's.
     """
     check_fit(policy, suite.name, suite.embodiment)
     named = suite.protocol(protocol)
@@ -201,7 +245,7 @@ def plan_suite(
     if (own_tasks or not tasks) and (suite.read_states or not training):
         suite = with_prepared(worker_spec, own_tasks, episodes)
     steps = n_action_steps_for(policy, suite.embodiment, named.n_action_steps, n_action_steps)
-    resolved = named.derive(n_action_steps=steps)
+    resolved = _delayed(named, policy, suite.embodiment, steps, delay_steps, meanwhile)
     chosen: list[Episode] = []
     if own_tasks or not tasks:
         chosen = (
@@ -212,6 +256,28 @@ def plan_suite(
         if not chosen:
             raise VlarigError(f"{suite.name!r} has no episode for the protocol {resolved.name!r} in its data; see its page")
     return PlannedSuite(replace(worker_spec, suite=suite), resolved, chosen)
+
+
+def _delayed(
+    named: Protocol, policy: Policy, embodiment: Embodiment, steps: int, delay: int | None, meanwhile: str | None
+) -> Protocol:
+    """The protocol with ``n_action_steps``, and with the delay and what is done meanwhile where these are given."""
+    late = named.delay_steps if delay is None else delay
+    if meanwhile is not None and not late:
+        raise VlarigError(f"meanwhile is {meanwhile!r}, and no answer is late; give latency too, as in: --latency 4")
+    try:
+        resolved = named.derive(n_action_steps=steps, delay_steps=late, meanwhile=meanwhile or named.meanwhile)
+    except ValueError as error:
+        raise VlarigError(f"protocol {named.name!r} cannot be played so: {error}") from None
+    horizon = horizon_for(policy, embodiment)
+    if late and horizon is not None and resolved.read_steps > horizon:
+        raise VlarigError(
+            f"n_action_steps is {steps} and latency {late}, which takes {resolved.read_steps} steps of each chunk, and the policy "
+            f"{policy.name!r} predicts {horizon}; choose fewer"
+        )
+    if late and resolved.meanwhile == "prefix" and not policy.takes_prefix:
+        raise VlarigError(f"meanwhile is 'prefix', and the policy {policy.name!r} takes none; choose chunk or still")
+    return resolved
 
 
 def run_identity(
@@ -277,3 +343,28 @@ def _sources(
     named = config.policy.partition(":")[0]
     policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)
     return source_hashes({source.root: source for source in [*suites, *policy, *adapters, *files]}.values())
+
+
+def in_words(plan: PlannedSuite, policy: Policy, requested: int | None) -> str:
+    """How a derived protocol differs from the suite's own, and why."""
+    standard, steps = plan.named, plan.protocol.n_action_steps
+    if requested is not None:
+        reason = "as requested"
+    elif steps == policy.n_action_steps:
+        reason = "the policy's own number; --n-action-steps gives another"
+    else:
+        reason = f"the policy predicts {steps} step{'s' * (steps != 1)}"
+    found = []
+    if steps != standard.n_action_steps:
+        found.append(f"{steps} of {standard.n_action_steps} steps are executed before the policy is queried again ({reason})")
+    if plan.protocol.delay_steps != standard.delay_steps:
+        meanwhile = {"chunk": "the chunk before goes on", "prefix": "the chunk before goes on, which the policy is shown"}
+        late = plan.protocol.delay_steps
+        found.append(
+            f"an answer arrives {late} control step{'s' * (late != 1)} late, and meanwhile "
+            f"{meanwhile.get(plan.protocol.meanwhile, 'the robot stays where it is')}"
+        )
+    return (
+        f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "
+        + "; ".join(found)
+    )

@@ -44,8 +44,13 @@ def check_learnable(suite: Suite, protocol: Protocol, policy: Policy) -> None:
     """Make sure that the simulator executes exactly the policy's actions, to which log-probabilities belong.
 
     Raises:
-        VlarigError: The protocol's ensemble combines them with actions of earlier replies.
+        VlarigError: The protocol's ensemble combines them with actions of earlier replies, or an answer arrives late.
     """
+    if protocol.delay_steps:
+        raise VlarigError(
+            f"protocol {protocol.name!r} runs an answer's steps {protocol.delay_steps} steps late, so they cannot be learned from; "
+            "choose a protocol without delay_steps"
+        )
     if protocol.ensemble is not None and (policy.horizon or protocol.n_action_steps) > protocol.n_action_steps:
         others = ", ".join(other.name for other in suite.protocols if other.ensemble is None) or f"none in {suite.name!r}"
         raise VlarigError(

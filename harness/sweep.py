@@ -35,10 +35,21 @@ from .engine import Engine, Sink
 from .episode_queue import EpisodeQueue
 from .film import need_video_extra
 from .filming import film_run
+from .latency import plan_with_latency
 from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
-from .plan import PlannedSuite, SweepConfig, check_suites, drawn_by, origins, plan_suites, run_identity
+from .plan import (
+    MEASURED,
+    PlannedSuite,
+    SweepConfig,
+    check_suites,
+    drawn_by,
+    in_words,
+    origins,
+    plan_suites,
+    run_identity,
+)
 from .policy_state import PolicyState
 from .recorder import Recorder
 from .replay import Replay
@@ -177,7 +188,8 @@ def run_sweep(
         need_video_extra()
     if config.strict:
         make_strict(policy)
-    plans = plan_suites(config, policy, event_log.say)
+    plan = plan_with_latency if config.latency == MEASURED else plan_suites
+    plans = plan(config, policy, event_log.say)
     identity = run_identity(config, policy, plans, state)
     shown = run_folder(config, identity, plans)
     run = shown.absolute()  # a policy may change the working directory
@@ -210,7 +222,7 @@ def run_sweep(
                 event_log.say(note, "yellow")
             for plan in plans:
                 if plan.protocol != plan.named:
-                    event_log.say(_derived(plan, policy, config.n_action_steps))
+                    event_log.say(in_words(plan, policy, config.n_action_steps))
             for part in parts:
                 event_log.say(f"{part.plan.suite.name}: {part.lease.reason}")
                 for warning in part.lease.warnings:
@@ -414,17 +426,3 @@ def _progress(plans: list[PlannedSuite], ledger: Ledger, workers: int) -> Progre
     for key, count in ledger.counts().items():
         tasks[key.suite, key.task] += Tally(0, count.finished, count.successes)
     return Progress(tasks, workers)
-
-
-def _derived(plan: PlannedSuite, policy: Policy, requested: int | None) -> str:
-    standard, steps = plan.named, plan.protocol.n_action_steps
-    if requested is not None:
-        reason = "as requested"
-    elif steps == policy.n_action_steps:
-        reason = "the policy's own number; --n-action-steps gives another"
-    else:
-        reason = f"the policy predicts {steps} step{'s' * (steps != 1)}"
-    return (
-        f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "
-        f"{steps} of {standard.n_action_steps} steps are executed before the policy is queried again ({reason})"
-    )

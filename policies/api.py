@@ -42,6 +42,8 @@ class Request:
         observation: What the policy sees.
         embodiment: The embodiment that the actions move.
         n_action_steps: How many steps of the answer will be run.
+        prefix: For a policy that takes one: the steps that are run before the answer arrives, ``float32[delay_steps, A]``; the first
+            steps of its chunk are to equal them. ``None`` where nothing is run meanwhile.
         privileged: Simulator truth by name, empty unless the policy declares that it needs it.
     """
 
@@ -53,6 +55,7 @@ class Request:
     embodiment: Embodiment
     n_action_steps: int
     privileged: dict[str, np.ndarray] = field(default_factory=dict)
+    prefix: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ class Policy(ABC):
     n_action_steps: int | None = None
     """Steps of each chunk that are best run before the next request; ``None``: as many as the protocol says. The user's own number
     comes first."""
+
+    takes_prefix: bool = False
+    """Whether it fits its chunk to a request's :attr:`Request.prefix`."""
 
     stateful: bool = True
     """Whether it keeps state from one chunk of an episode to the next. False for one whose reply is a function of the request

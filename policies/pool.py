@@ -135,6 +135,7 @@ class PolicyPool(Policy, Generic[M]):
         self.name, self.revision = described.name, described.revision
         self.needs, self.horizon, self.n_action_steps = described.needs, described.horizon, described.n_action_steps
         self.batch_sensitive, self.stateful = described.batch_sensitive, described.stateful
+        self.takes_prefix = described.takes_prefix
         self.reads_state, self.embodiments = described.reads_state, described.embodiments
         self.table_note = described.table_note
         self.transport_options = frozenset(described.transport_options)

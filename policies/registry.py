@@ -46,6 +46,7 @@ _MEMBERS: dict[str, tuple[Any, str]] = {
     "horizon": ((int, type(None)), "a number of steps, or None"),
     "n_action_steps": ((int, type(None)), "a number of steps, or None"),
     "stateful": (bool, "True or False"),
+    "takes_prefix": (bool, "True or False"),
     "batch_sensitive": (bool, "True or False"),
     "reads_state": (bool, "True or False"),
     "embodiments": (tuple, "a tuple of embodiments"),

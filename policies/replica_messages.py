@@ -47,6 +47,7 @@ class Description(MessageStruct, frozen=True):
     n_action_steps: int | None
     batch_sensitive: bool
     stateful: bool
+    takes_prefix: bool
     reads_state: bool
     embodiments: tuple[Embodiment, ...]
     table_note: str
@@ -64,6 +65,7 @@ class Description(MessageStruct, frozen=True):
             n_action_steps=policy.n_action_steps,
             batch_sensitive=policy.batch_sensitive,
             stateful=policy.stateful,
+            takes_prefix=policy.takes_prefix,
             reads_state=policy.reads_state,
             embodiments=tuple(policy.embodiments),
             table_note=policy.table_note,

@@ -39,12 +39,8 @@ class StillPolicy(Policy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """``n_action_steps`` steps that stay where the robot is, for each request."""
-        return [Reply(np.tile(self._stay(request), (request.n_action_steps, 1))) for request in requests]
-
-    def _stay(self, request: Request) -> np.ndarray:
-        known = dict(zip(request.embodiment.state_layout, request.observation["state"], strict=True))
-        absolute = (channel.name if channel.kind == "absolute" else "" for channel in request.embodiment.channels)
-        return np.array([known.get(name, 0.0) for name in absolute], np.float32)
+        still = (request.embodiment.still(request.observation["state"]) for request in requests)
+        return [Reply(np.tile(step, (request.n_action_steps, 1))) for step, request in zip(still, requests, strict=True)]
 
 
 class RandomPolicy(Policy):

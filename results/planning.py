@@ -44,11 +44,17 @@ def suite_plans(episodes: Sequence[Episode]) -> list[SuitePlan]:
     return [
         SuitePlan(
             name=suite,
-            protocol=json.loads(json.dumps(asdict(protocols[suite, name]))),
+            protocol=_plain_protocol(protocols[suite, name]),
             tasks=[TaskPlan(name=task, variant=variant, episodes=count) for (task, variant), count in counts.items()],
         )
         for (suite, name), counts in tasks.items()
     ]
+
+
+def _plain_protocol(protocol: Protocol) -> dict[str, Any]:
+    """The protocol as JSON. A delay of no step is left out: runs from before there was one keep their identity."""
+    plain = json.loads(json.dumps(asdict(protocol)))
+    return plain if protocol.delay_steps else {name: plain[name] for name in plain if name not in ("delay_steps", "meanwhile")}
 
 
 def episodes_digest(episodes: Iterable[Episode]) -> str:

@@ -155,7 +155,7 @@ class WorkerLine(Line):
         Raises:
             SimulatorFault: The simulator could not, or died.
         """
-        return (await self._answer(Start(episode, needs), env, episode.protocol.n_action_steps, Started)).snapshot
+        return (await self._answer(Start(episode, needs), env, episode.protocol.run_steps, Started)).snapshot
 
     async def step(self, env: int, actions: np.ndarray) -> ChunkResult:
         """Run a chunk, ``float32[H, A]``, in an env. Raises like :meth:`start`."""

@@ -169,21 +169,40 @@ def start_noise(
     return temperature * torch.from_numpy(np.stack(chunks)).to(device)
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """What is known of chunks before they are sampled.
+
+    Attributes:
+        clean: The known entries of the clean chunks, ``[B, H, K]``; zero elsewhere.
+        known: Which they are, ``bool[B, H, K]``.
+    """
+
+    clean: Tensor
+    known: Tensor
+
+
 @torch.no_grad()
-def euler(velocity: Velocity, start: Tensor, steps: int) -> Tensor:
+def euler(velocity: Velocity, start: Tensor, steps: int, prefix: Prefix | None = None) -> Tensor:
     """The clean chunks that the velocity field leads to, ``[B, H, K]``: equal Euler steps from time 1 to 0 (paper, section 2.5).
 
     Args:
         velocity: The field.
         start: Noise, ``[B, H, K]``, from :func:`start_noise`; the steps are taken in its precision.
         steps: ``F``; the published ones of the field are 4 to 10.
+        prefix: Entries that are known: before each step they are put where they would be at its time, so that the others are sampled
+            beside them (inpainting, as of images by diffusion; Lugmayr et al., RePaint, 2022, without resampling). Real-time chunking
+            (Black et al., 2025) guides the flow by them instead.
     """
     _check_steps(steps)
     chunk = start
     for index in range(steps):
         step = torch.full((len(start),), index, device=start.device)
-        chunk = chunk - velocity(chunk, step_time(step, steps)).to(chunk.dtype) / steps
-    return chunk
+        time = step_time(step, steps)
+        if prefix is not None:
+            chunk = torch.where(prefix.known, interpolate(prefix.clean, start, time).to(chunk.dtype), chunk)
+        chunk = chunk - velocity(chunk, time).to(chunk.dtype) / steps
+    return chunk if prefix is None else torch.where(prefix.known, prefix.clean.to(chunk.dtype), chunk)
 
 
 def step_time(step: Tensor, steps: int) -> Tensor:

@@ -25,10 +25,10 @@ from .checkpoint import LoadedPolicy, load
 from .context import Context
 from .description import chunk_steps
 from .embodiments import EXAMPLE
-from .flow import Velocity, draw, euler, sample_chain, start_noise
+from .flow import Prefix, Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
-from .normalization import bounds_statistics, denormalize
+from .normalization import bounds_statistics, denormalize, normalize
 from .options import QwenVlaOptions
 from .queries import Query, Role, prompt_of, state_of
 from .recording import Recording, recorded_of
@@ -68,6 +68,7 @@ class QwenVlaPolicy(Policy):
     needs = Needs()
     batch_sensitive = True
     stateful = False
+    takes_prefix = True
 
     def __init__(self, source: str, **options: str) -> None:
         """Load or make it.
@@ -208,7 +209,8 @@ class QwenVlaPolicy(Policy):
         shapes = [(each.steps, each.role.embodiment.action_size) for each in queries]
         velocity = self._velocity(prepared, context)
         if self.recording is None:
-            chunks = euler(velocity, self._noise(seeds, self.options.temperature), self.options.steps)
+            noise = self._noise(seeds, self.options.temperature)
+            chunks = euler(velocity, noise, self.options.steps, self._prefix(requests, queries))
             recorded: Sequence[Recorded | None] = [None] * len(requests)
         else:
             sde, executed = self.recording.sde, [request.n_action_steps for request in requests]
@@ -224,6 +226,21 @@ class QwenVlaPolicy(Policy):
             Reply(denormalize(chunk, each.role.actions), kept)
             for chunk, each, kept in zip(taken, queries, recorded, strict=True)
         ]
+
+    def _prefix(self, requests: Sequence[Request], queries: Sequence[Query]) -> Prefix | None:
+        """The first steps of the chunks as far as the requests know them; ``None`` where none does."""
+        if all(request.prefix is None for request in requests):
+            return None
+        placed = [
+            self._layout.place(
+                normalize(
+                    np.zeros((0, each.role.embodiment.action_size), np.float32) if given is None else given, each.role.actions
+                )
+            )
+            for given, each in zip((request.prefix for request in requests), queries, strict=True)
+        ]
+        clean, known = (torch.from_numpy(np.stack(part)).to(self._device) for part in zip(*placed, strict=True))
+        return Prefix(clean, known)
 
     def _velocity(self, prepared: Prepared, context: Context) -> Velocity:
         mask, embodiment, state = prepared.mask, prepared.embodiment, prepared.state

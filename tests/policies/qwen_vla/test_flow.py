@@ -15,6 +15,7 @@ from vlarig.policies.qwen_vla.flow import (
     DenoisingSteps,
     Draws,
     Loss,
+    Prefix,
     Sde,
     SigmoidNormal,
     action_loss,
@@ -174,6 +175,23 @@ def test_the_field_is_evaluated_at_the_times_from_noise_to_clean():
     euler(lambda x, t: times.append(t) or x, torch.zeros(3, H, K), 4)
     assert torch.stack(times).tolist() == [[time] * 3 for time in (1.0, 0.75, 0.5, 0.25)]
     assert step_time(torch.tensor([0, 3]), 4).tolist() == [1.0, 0.25]
+
+
+def test_known_entries_are_on_their_way_at_every_step_and_exact_in_the_end():
+    clean, noise, seen = normal(3, H, K), normal(3, H, K, seed=1), []
+    known = torch.zeros(3, H, K, dtype=torch.bool)
+    known[1, :2] = True
+
+    def field(x, t):
+        seen.append((x, t))
+        return torch.zeros_like(x)
+
+    sampled = euler(field, noise, 4, Prefix(clean, known))
+    assert torch.equal(sampled[known], clean[known])
+    assert torch.equal(sampled[~known], noise[~known])
+    for x, t in seen:
+        torch.testing.assert_close(x[known], interpolate(clean, noise, t)[known])
+    assert torch.equal(euler(field, noise, 4, Prefix(clean, torch.zeros_like(known))), euler(field, noise, 4))
 
 
 def gaussian_field(mean, std):
