@@ -23,7 +23,7 @@ from ..policies.calls import check_fit
 from ..policies.registry import find_experts, find_policy, option_sources, parse_options, policy_sources
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
-from ..results.shards import Shard
+from ..results.shards import Shard, take_initial_states
 from .assets.bundle import find_bundle
 from .policy_state import PolicyState
 from .preparation import prepared_hash, with_prepared
@@ -77,6 +77,8 @@ class SweepConfig(BaseModel):
     meanwhile: Annotated[Literal["chunk", "prefix", "still"] | None, tyro.conf.arg(metavar="chunk|prefix|still")] = None
     """What the robot does until then: the rest of the chunk before; the same, and the policy fits its chunk to it (real-time chunking's
     prefix); or nothing. Default: the protocol's, which is the chunk."""
+    part: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
+    """Only part I of N of each task's initial states, as a run of its own: choose settings on 1/2, and report what 2/2 gives."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig runs merge' puts their runs together."""
     placement: Literal["local", "ray"] = "local"
@@ -130,9 +132,9 @@ class SweepConfig(BaseModel):
             raise VlarigError(f"latency is {value!r}; expected a number of control steps, or {MEASURED}")
         return value
 
-    @field_validator("shard", mode="after")
+    @field_validator("part", "shard", mode="after")
     @classmethod
-    def _part(cls, value: str | None) -> str | None:
+    def _share(cls, value: str | None) -> str | None:
         return None if value is None else str(Shard.parse(value))
 
     @property
@@ -206,7 +208,7 @@ def plan_suites(
     for name in dict.fromkeys(name for suite in suites for name in suite.assets):
         find_bundle(name, report)
     training = config.initial_states == "training"
-    return [
+    plans = [
         plan_suite(
             suite,
             policy,
@@ -220,6 +222,13 @@ def plan_suites(
         )
         for suite in suites
     ]
+    if config.part is None:
+        return plans
+    part = Shard.parse(config.part)
+    plans = [replace(plan, episodes=take_initial_states(plan.episodes, part)) for plan in plans]
+    if not any(plan.episodes for plan in plans):
+        raise VlarigError(f"part {part} of the initial states is empty; take fewer parts")
+    return plans
 
 
 def plan_suite(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from .grid import Grid
 from .sheet import Cell, Column, Line, Sheet, Tone
 from .tables import RunTable, SuiteTable, Tally
 
@@ -26,6 +27,32 @@ def run_sheet(table: RunTable) -> Sheet:
         facts=_facts(table),
         warning="" if table.total.complete else progress(table.total),
         notes=tuple(table.notes),
+        spread=True,
+    )
+
+
+def grid_sheet(grid: Grid, title: str, tables: Sequence[RunTable], chosen: RunTable | None) -> Sheet:
+    """A line for each setting, the best first; where one is chosen, its line on the other half of the initial states."""
+    order = sorted(range(len(tables)), key=lambda place: -(tables[place].total.rate or 0.0))
+    lines = [
+        Line(
+            grid.label(grid.cells[place]),
+            _cells(tables[place].total),
+            "part",
+            "" if tables[place].total.complete else "warning",
+        )
+        for place in order
+    ]
+    if grid.chosen is not None and chosen is not None:
+        label = f"{grid.label(grid.cells[grid.chosen])}, on the other half"
+        lines.append(Line(label, _cells(chosen.total), "total", "" if chosen.total.complete else "warning"))
+    return Sheet(
+        title=title,
+        corner="setting",
+        columns=(Column("success %"), Column("errors"), Column("missing")),
+        lines=tuple(lines),
+        warning="" if chosen else "no setting is chosen: some are incomplete",
+        notes=("on half of each task's initial states; the last line is the chosen setting's on the others",) if chosen else (),
         spread=True,
     )
 

@@ -21,6 +21,9 @@ from .shards import owed_episodes
 
 DEFAULT_RUNS = Path("runs")
 
+#: What a grid's folder holds: its record, and the folders of its settings' runs and of the chosen one's.
+GRID_RECORD, CELLS, CHOSEN = "grid.json", "cells", "chosen"
+
 #: Folder of the runs within that of a training, whose evaluations they are.
 EVALUATIONS = "evaluations"
 _SET_ASIDE = re.compile(r"-old-[0-9]+$")
@@ -119,6 +122,14 @@ def find_run(name: Path) -> Path:
 def evaluations_of(name: Path) -> list[Path]:
     """The evaluations in the folder of a training, given by its path or by its name below :data:`DEFAULT_RUNS`; of another none."""
     return run_dirs(name / EVALUATIONS) or run_dirs(DEFAULT_RUNS / name / EVALUATIONS)
+
+
+def sweeps_of(name: Path) -> list[Path]:
+    """The sweeps in the folder of a grid, the chosen one's last, given like a training's; of another folder none."""
+    for folder in (name, DEFAULT_RUNS / name):
+        if (folder / GRID_RECORD).is_file():
+            return run_dirs(folder / CELLS) + run_dirs(folder / CHOSEN)
+    return []
 
 
 def run_dirs(directory: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from ..envs.api import Episode
@@ -71,6 +71,23 @@ def take_share(episodes: Sequence[Episode], shard: Shard) -> list[Episode]:
     ]
     share = {episode.key for episode in deck[shard.number - 1 :: shard.count]}
     return [episode for episode in episodes if episode.key in share]
+
+
+def take_initial_states(episodes: Sequence[Episode], part: Shard) -> list[Episode]:
+    """The episodes of a part of each task's initial states, with all their repeats: no initial state is in two parts.
+
+    Initial states are shuffled as for a shard, so a part has the same ones under every protocol and for every policy.
+    """
+    tasks: dict[tuple[str, str, str], dict[int, int]] = {}
+    for episode in episodes:
+        states = tasks.setdefault((episode.suite, episode.task, episode.variant), {})
+        states[episode.initial_state] = replace(episode, repeat=0).seed
+    taken = {
+        (*task, state)
+        for task, states in tasks.items()
+        for state in sorted(states, key=lambda state: (states[state], state))[part.number - 1 :: part.count]
+    }
+    return [each for each in episodes if (each.suite, each.task, each.variant, each.initial_state) in taken]
 
 
 def owed_episodes(manifest: Manifest) -> dict[TaskKey, int]:

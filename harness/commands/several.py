@@ -9,7 +9,7 @@ from typing import TypeVar
 from ...envs.errors import VlarigError
 from ...results.ledger import Ledger
 from ...results.run_files import utf8_text
-from ...results.runs import evaluations_of, find_run
+from ...results.runs import evaluations_of, find_run, sweeps_of
 from ...results.tables import run_table
 from ..screen import Screen
 
@@ -37,8 +37,8 @@ def read_each(runs: Iterable[T], read: Callable[[T], U]) -> tuple[list[U], Refus
 
 
 def find_runs(runs: Iterable[Path]) -> tuple[list[Path], Refused]:
-    """The folders of runs, each once; of a training those of its evaluations. Returns like :func:`read_each`."""
-    found, refused = read_each(runs, lambda run: evaluations_of(run) or [find_run(run)])
+    """The folders of runs, each once; of a training or a grid those of its sweeps. Returns like :func:`read_each`."""
+    found, refused = read_each(runs, lambda run: evaluations_of(run) or sweeps_of(run) or [find_run(run)])
     folders = [folder for each in found for folder in each]
     return list({folder.resolve(): folder for folder in folders}.values()), refused
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import tyro
+from pydantic import field_validator
 
 from ...envs.errors import VlarigError
 from ...results.forms.terminal import print_sheets
-from ...results.rendering import LEGEND, run_sheet
+from ...results.rendering import LEGEND, grid_sheet, run_sheet
 from ...results.tables import run_table
 from ..command_line import parse
+from ..grid import chosen_folder, grid_folder, parse_axes, run_grid, tables_of
 from ..plan import SweepConfig
 from ..reporting.event_log import EventLog
 from ..reporting.events import Note, Result, TaskResult
@@ -42,15 +44,38 @@ READER_LEFT = 141
 
 
 class _Command(SweepConfig):
-    """The command's options: the sweep, and the form of its output."""
+    """The command's options: the sweep, or several, and the form of the output."""
 
+    policy: Annotated[tuple[str, ...], tyro.conf.arg(metavar="POLICY...")]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Policy to evaluate: expert, random, still, zero, a registered policy, a checkpoint or model server (qwen-vla:CHECKPOINT,
+    openpi:URL, vla-eval:URL, lerobot:FOLDER), or any class of yours as module:Name. Several make a grid."""
+    grid: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE,VALUE...")] = ()
+    """Settings to compare: n_action_steps, latency, meanwhile, protocol, or options of the policy. Every combination is swept on half
+    of each task's initial states, and the best one on the other half: choosing does not inflate its number."""
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
     """Print events, one JSON object a line, and nothing else on standard output; the last is the result."""
 
     @property
     def config(self) -> SweepConfig:
         """The sweep alone."""
-        return SweepConfig(**self.model_dump(exclude={"as_json"}))
+        return SweepConfig.model_validate(self.model_dump(exclude={"as_json", "grid"}) | {"policy": self.policy[0]})
+
+    @field_validator("policy", "grid", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("policy", mode="after")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise VlarigError(f"policy is {' '.join(value)!r}; name one or more, each once")
+        return value
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a grid."""
+        return bool(self.grid) or len(self.policy) > 1
 
 
 def main(arguments: list[str]) -> int:
@@ -58,15 +83,35 @@ def main(arguments: list[str]) -> int:
     if "--json" in arguments:
         with _claimed_output() as output:
             return _print_events(arguments, output)
-    console = Screen()
+    command, console = _parsed(arguments), Screen()
+    if command.several:
+        return _sweep_grid(command, console)
     with EventLog(console) as event_log:
-        evaluation = _run(arguments, event_log)
+        evaluation = _run(command.config, event_log)
     print_sheets(console, [run_sheet(run_table(evaluation.run))], LEGEND)
     return _status(evaluation)
 
 
-def _run(arguments: list[str], event_log: EventLog) -> Evaluation:
-    config = parse(_Command, arguments, "vlarig sweep", DESCRIPTION).config
+def _parsed(arguments: list[str]) -> _Command:
+    return parse(_Command, arguments, "vlarig sweep", DESCRIPTION)
+
+
+def _sweep_grid(command: _Command, console: Screen) -> int:
+    """Sweep a grid, and print one table of it."""
+
+    def sweep(config: SweepConfig) -> int:
+        with EventLog(console) as event_log:
+            return _status(_run(config, event_log))
+
+    folder = grid_folder(command.config)
+    grid, status = run_grid(command.config, command.policy, parse_axes(command.grid), sweep)
+    chosen = None if grid.chosen is None else run_table(chosen_folder(folder, grid))
+    print_sheets(console, [grid_sheet(grid, folder.name, tables_of(grid, folder), chosen)], LEGEND)
+    console.print(f"as a page: vlarig page {folder} --out site")
+    return status
+
+
+def _run(config: SweepConfig, event_log: EventLog) -> Evaluation:
     with cluster(config), named_policy(config, event_log.say) as policy:
         return run_sweep(config, policy, event_log)
 
@@ -80,7 +125,10 @@ def _print_events(arguments: list[str], output: int) -> int:
     with EventLog(Screen(quiet=True), output) as event_log:
         try:
             with _failure_events(event_log):
-                status = _status(_run(arguments, event_log))
+                command = _parsed(arguments)
+                if command.several:
+                    raise VlarigError("--json prints the events of one sweep, and this is a grid; leave it out")
+                status = _status(_run(command.config, event_log))
                 event_log.write(_result(event_log, status))
         except BrokenPipeError as error:
             if not event_log.reader_left:

@@ -231,16 +231,12 @@ class QwenVlaPolicy(Policy):
         """The first steps of the chunks as far as the requests know them; ``None`` where none does."""
         if all(request.prefix is None for request in requests):
             return None
-        placed = [
-            self._layout.place(
-                normalize(
-                    np.zeros((0, each.role.embodiment.action_size), np.float32) if given is None else given, each.role.actions
-                )
-            )
-            for given, each in zip((request.prefix for request in requests), queries, strict=True)
-        ]
-        clean, known = (torch.from_numpy(np.stack(part)).to(self._device) for part in zip(*placed, strict=True))
-        return Prefix(clean, known)
+        shape = len(requests), self._layout.horizon, self._layout.channels
+        clean, known = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        for place, (request, query) in enumerate(zip(requests, queries, strict=True)):
+            if request.prefix is not None:
+                clean[place], known[place] = self._layout.place(normalize(request.prefix, query.role.actions))
+        return Prefix(torch.from_numpy(clean).to(self._device), torch.from_numpy(known).to(self._device))
 
     def _velocity(self, prepared: Prepared, context: Context) -> Velocity:
         mask, embodiment, state = prepared.mask, prepared.embodiment, prepared.state

@@ -15,6 +15,7 @@ from ...envs.errors import VlarigError
 from ..comparison import Comparison, findings, points, points_range
 from . import addresses, comparing, episodes, run_page
 from .data_files import data_file
+from .grids import grids
 from .leaderboard import make_boards
 from .reading import DamagedRunError, Listed, RunReader
 from .templates import environment
@@ -149,7 +150,12 @@ class Site:
     def _index(self, path: str) -> bytes:
         runs = [self._summary(*each) for each in self.runs]
         return self._render(
-            path, boards=self._boards(self.version), runs=runs, unreadable=self.unreadable, trainings=trainings(self.runs)
+            path,
+            boards=self._boards(self.version),
+            runs=runs,
+            unreadable=self.unreadable,
+            trainings=trainings(self.runs),
+            grids=grids(self.runs),
         )
 
     def _render(self, template: str, **values: Any) -> bytes:

@@ -114,6 +114,16 @@ def test_actions_are_denormalised_by_the_data_sets_statistics() -> None:
     np.testing.assert_allclose(QwenVlaPolicy.of(twice).act([request(1, LIBERO_PANDA)])[0].actions, 2 * once, rtol=1e-6)
 
 
+def test_a_chunk_begins_with_the_prefix_and_the_rest_is_fitted_to_it(policy: QwenVlaPolicy) -> None:
+    plain, other = request(1), request(2)
+    prefix = np.linspace(-0.9, 0.9, 21, dtype=np.float32).reshape(3, 7)
+    (free,) = policy.act([plain])
+    fitted, beside = policy.act([dataclasses.replace(plain, prefix=prefix), other])
+    np.testing.assert_allclose(fitted.actions[:3], prefix, atol=1e-6)
+    assert np.abs(fitted.actions[3:] - free.actions[3:]).max() > 1e-4
+    np.testing.assert_allclose(beside.actions, policy.act([other])[0].actions, atol=1e-5)
+
+
 def test_a_robot_that_the_checkpoint_does_not_know_stops_the_run() -> None:
     policy = QwenVlaPolicy.of(trained_bundle())
     policy.check("libero_goal", LIBERO_PANDA)
