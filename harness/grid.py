@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..envs.errors import VlarigError
 from ..results.grid import Grid, GridCell, best
-from ..results.runs import CELLS, CHOSEN, DEFAULT_RUNS
+from ..results.runs import CELLS, DEFAULT_RUNS
 from ..results.tables import RunTable, run_table
 from .plan import SweepConfig
 
@@ -91,19 +91,14 @@ def run_grid(config: SweepConfig, policies: Sequence[str], axes: dict[str, list[
     if place is None:
         return grid, status or 1
     grid = Grid(grid.axes, grid.cells, place)
+    assert grid.chosen_run is not None
     grid.save(folder)
-    return grid, max(status, sweep(cell_config(config, grid.cells[place], chosen_folder(folder, grid), MEASURING)))
+    return grid, max(status, sweep(cell_config(config, grid.cells[place], folder / grid.chosen_run, MEASURING)))
 
 
 def tables_of(grid: Grid, folder: Path) -> list[RunTable]:
     """The results of the cells so far."""
     return [run_table(folder / cell.run) for cell in grid.cells]
-
-
-def chosen_folder(folder: Path, grid: Grid) -> Path:
-    """The run of the chosen cell on the other half; another choice, after the grid has grown, has another run."""
-    assert grid.chosen is not None
-    return folder / CHOSEN / Path(grid.cells[grid.chosen].run).name
 
 
 def cell_config(config: SweepConfig, cell: GridCell, run: Path, part: str) -> SweepConfig:

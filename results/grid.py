@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ..envs.errors import VlarigError
-from .runs import GRID_RECORD
+from .runs import CHOSEN, GRID_RECORD
 from .tables import RunTable
 
 
@@ -64,6 +64,11 @@ class Grid(msgspec.Struct, frozen=True):
     @property
     def policies(self) -> list[str]:
         return list(dict.fromkeys(cell.policy for cell in self.cells))
+
+    @property
+    def chosen_run(self) -> str | None:
+        """Folder of the chosen cell's run on the other half, below the grid's; another choice has another one."""
+        return None if self.chosen is None else f"{CHOSEN}/{Path(self.cells[self.chosen].run).name},other-half"
 
     def label(self, cell: GridCell) -> str:
         """What sets the cell apart from the others, in words."""

@@ -97,6 +97,78 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
     return count
 
 
+#: The data file in the folder of a dataset repository.
+DATA_FILE = "data/train-00000-of-00001.parquet"
+
+_CARD = """---
+pretty_name: {title}
+tags:
+- robotics
+- vision-language-action
+- vlarig
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+---
+
+# {heading}
+
+Episodes of policies in simulation, a row each, written by `vlarig runs export`. Where `status` is `error` (given up) or `missing` (not
+played), results are null; a mean over the others is not a success rate.
+
+| run | policy | suite and protocol | episodes | success (%) | 95 % interval |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+
+| column | type | meaning |
+| --- | --- | --- |
+{columns}
+"""
+
+
+def export_dataset(run_dirs: Sequence[Path], folder: Path, with_actions: bool = False) -> int:
+    """Write the episodes of some runs as a dataset repository of the Hugging Face Hub has them: a data file and its card.
+
+    Arguments and result as for :func:`export_parquet`; other files of the folder stay.
+    """
+    data = folder / DATA_FILE
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+        count = export_parquet(run_dirs, data, with_actions)
+        title = ", ".join(run_name(run_dir) for run_dir in run_dirs)
+        card = _CARD.format(
+            title=json.dumps(title),
+            heading=title,
+            rows="\n".join(row for run_dir in run_dirs for row in _card_rows(run_dir)),
+            columns="\n".join(f"| `{name}` | {kind} | {meaning} |" for name, kind, meaning in COLUMNS),
+        )
+        with appearing(folder / "README.md") as draft:
+            draft.write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise VlarigError(
+            f"{folder} cannot be written: {error}; name a folder that is new or yours, with space left"
+        ) from error
+    return count
+
+
+def _card_rows(run_dir: Path) -> list[str]:
+    """A line of the card for each suite of a run; a suite that is incomplete has no rate."""
+    table = run_table(run_dir)
+    lines = []
+    for suite in table.suites:
+        total = suite.total
+        rate, interval = "–", ""
+        if total.complete and total.percent is not None:
+            percent, low, high = total.percent
+            rate, interval = f"{percent:.1f}", f"{low:.1f} to {high:.1f}"
+        policy = table.manifest.identity.policy_label.replace("|", "\\|")
+        cells = (table.run, policy, f"{suite.suite} {suite.protocol}", f"{total.finished} of {total.expected}", rate, interval)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def _pyarrow(module: str) -> Any:
     try:
         return importlib.import_module(module)

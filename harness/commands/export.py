@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from ...envs.errors import VlarigError
-from ...results.parquet import export_parquet
+from ...results.parquet import export_dataset, export_parquet
 from ..command_line import parse
 from ..screen import Screen
 from .several import check_run, find_runs, read_each, report_refused
@@ -18,6 +18,7 @@ DESCRIPTION = r"""Write the episodes of one or more runs into a Parquet file, a 
 
   vlarig runs export runs/expert --out expert.parquet
   vlarig runs export runs/* --out episodes.parquet --actions
+  vlarig runs export runs/* --out episodes        # a folder as a dataset repository of the Hugging Face Hub has it
 
   python -c "import duckdb; print(duckdb.sql(\"select task, status, count(*) from 'expert.parquet' group by all\"))"
   python -c "import pandas; print(pandas.read_parquet('expert.parquet').groupby('task').success.mean())"
@@ -30,8 +31,8 @@ docs/data.md says what the columns are.
 class ExportConfig:
     """The command's options."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """The file; one that is there is replaced."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE|FOLDER")]
+    """The file, NAME.parquet, or the folder of a dataset repository; what is there is replaced."""
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
     """Folders of runs, or their names below runs/."""
     actions: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
         raise VlarigError("no run was named; give its folder, as in `vlarig runs export runs/expert --out expert.parquet`")
     folders, unknown = find_runs(config.runs)
     readable, refused = read_each(folders, lambda folder: check_run(folder, config.actions))
-    count = export_parquet(readable, config.out, config.actions)
+    export = export_parquet if config.out.suffix == ".parquet" else export_dataset
+    count = export(readable, config.out, config.actions)
     Screen(soft_wrap=True).print(f"{config.out}: {count} episodes")
     return report_refused([*unknown, *refused])

@@ -16,7 +16,7 @@ from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, grid_sheet, run_sheet
 from ...results.tables import run_table
 from ..command_line import parse
-from ..grid import chosen_folder, grid_folder, parse_axes, run_grid, tables_of
+from ..grid import grid_folder, parse_axes, run_grid, tables_of
 from ..plan import SweepConfig
 from ..reporting.event_log import EventLog
 from ..reporting.events import Note, Result, TaskResult
@@ -105,7 +105,7 @@ def _sweep_grid(command: _Command, console: Screen) -> int:
 
     folder = grid_folder(command.config)
     grid, status = run_grid(command.config, command.policy, parse_axes(command.grid), sweep)
-    chosen = None if grid.chosen is None else run_table(chosen_folder(folder, grid))
+    chosen = None if grid.chosen_run is None else run_table(folder / grid.chosen_run)
     print_sheets(console, [grid_sheet(grid, folder.name, tables_of(grid, folder), chosen)], LEGEND)
     console.print(f"as a page: vlarig page {folder} --out site")
     return status

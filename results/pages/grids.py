@@ -90,11 +90,9 @@ def _grid_page(folder: Path, grid: Grid, found: dict[str, tuple[str, RunReader]]
             run, reader = found[cell.run]
             settings[place] = Setting(grid.label(cell), addresses.run_page(run), reader.table(), place == grid.chosen)
     chosen = None
-    if grid.chosen is not None:
-        name = f"{CHOSEN}/{Path(grid.cells[grid.chosen].run).name}"
-        if name in found:
-            run, reader = found[name]
-            chosen = Setting(grid.label(grid.cells[grid.chosen]), addresses.run_page(run), reader.table(), True)
+    if grid.chosen is not None and grid.chosen_run in found:
+        run, reader = found[grid.chosen_run]
+        chosen = Setting(grid.label(grid.cells[grid.chosen]), addresses.run_page(run), reader.table(), True)
     axis = numeric_axis(grid)
     order = sorted(settings.values(), key=lambda setting: -(setting.table.total.rate or 0.0))
     curves = () if axis is None else _curves(grid, axis, settings)

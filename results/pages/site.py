@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ STATIC = (
     "icon.svg", "style.css", "page.js", "tables.js", "listing.js", "task.js", "actions.js", "plot.js", "film.js", "episode.js",
     "flips.js", "follow.js",
 )  # fmt: skip
+
+#: Makes a site a Space of Hugging Face, of its kind "static", where it is the folder's README.md.
+CARD = """---
+title: {title}
+sdk: static
+app_file: index.html
+---
+
+Results of policies in simulation, made by `vlarig page`; {runs} runs. Open index.html.
+"""
 
 #: Finds the content at a path, from the path and the words in it.
 _Find = Callable[..., bytes | Path | None]
@@ -74,6 +85,8 @@ class Site:
             r"run-(.+)\.html": self._of_run(self._run_page),
             r"compare-(.+?)--(.+)\.html": self._of_pair(self._comparison_page),
             r"static/(.+)": _static,
+            r"\.nojekyll": lambda path: b"",  # GitHub Pages take the files as they are
+            r"README\.md": lambda path: CARD.format(title=json.dumps(options.title), runs=len(self.runs)).encode(),
             r"data/([^/]+)/run\.js": self._of_run(self._run_data),
             r"data/([^/]+)/task-([0-9]{1,9})(?:-([0-9]{1,9}))?\.js": self._of_run(self._task_data),
             addresses.RUNS_DATA: self._runs_data,
@@ -104,6 +117,8 @@ class Site:
             yield addresses.flips_data(first, second)
             yield addresses.comparison_page(first, second)
         yield from (addresses.run_page(run) for run, _ in self.runs)
+        if not self.options.live:
+            yield from (".nojekyll", "README.md")
         yield addresses.INDEX
 
     def content(self, path: str) -> bytes | Path | None:

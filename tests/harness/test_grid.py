@@ -39,7 +39,7 @@ def test_the_best_setting_is_measured_where_nothing_was_chosen(
     assert grid.chosen == 1
     cells = [Path("grid") / cell.run for cell in grid.cells]
     (chosen,) = Path("grid/chosen").iterdir()
-    assert chosen.name == cells[1].name
+    assert chosen.name == f"{cells[1].name},other-half"
     assert initial_states(cells[0]) == initial_states(cells[1])
     assert not initial_states(chosen) & initial_states(cells[0])
     assert {len(initial_states(run)) for run in (chosen, *cells)} == {10}

@@ -15,6 +15,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from layout_runs import play
@@ -138,6 +139,14 @@ def test_pages_load_nothing_from_elsewhere_and_link_to_what_is_there(tmp_path):
             assert target.startswith("https://") or not file or (out / file).is_file(), f"{path.name}: {target}"
         assert not [name for name in links.attributes if name.startswith("on") or name == "style"]
         assert "default-src 'none'; script-src 'self' file:;" in path.read_text()
+
+
+def test_a_site_is_what_github_pages_and_a_space_of_hugging_face_take(tmp_path):
+    site = build(tmp_path / "site", make_run(tmp_path / "run"), title='Results: "mine"')
+    assert (site / ".nojekyll").read_bytes() == b""
+    card = huggingface_hub.SpaceCard.load(site / "README.md")
+    assert (card.data.sdk, card.data.app_file, card.data.title) == ("static", "index.html", 'Results: "mine"')
+    assert (site / card.data.app_file).is_file()
 
 
 def test_every_episode_is_listed_once_and_has_its_data(tmp_path):

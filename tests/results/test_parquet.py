@@ -7,7 +7,9 @@ import math
 import re
 from pathlib import Path
 
+import datasets
 import duckdb
+import huggingface_hub
 import pandas as pd
 import pyarrow.parquet
 import pytest
@@ -72,6 +74,21 @@ def test_duckdb_reads_several_runs_in_one_line(tmp_path: Path) -> None:
     assert found.fetchall() == [("a", "expert", 30, 0.7), ("b", "other", 12, 0.75)]
     manifests = json.loads(pyarrow.parquet.read_schema(out).metadata[b"vlarig"])
     assert manifests == [Manifest.load(run).model_dump(mode="json") for run in runs]
+
+
+def test_the_hubs_own_package_loads_a_folder_as_a_dataset(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", policy="some|policy")
+    assert main(["runs", "export", str(run), "--out", str(tmp_path / "episodes")]) == 0
+    loaded = datasets.load_dataset(str(tmp_path / "episodes"), split="train", cache_dir=str(tmp_path / "cache"))
+    export_parquet([run], tmp_path / "run.parquet")
+    expected = pd.read_parquet(tmp_path / "run.parquet")
+    assert list(loaded.to_pandas().columns) == list(expected.columns)
+    assert loaded["key"] == expected.key.tolist()
+    assert loaded["success"] == expected.success.tolist()
+    card = huggingface_hub.DatasetCard.load(tmp_path / "episodes" / "README.md")
+    assert card.data.tags == ["robotics", "vision-language-action", "vlarig"]
+    assert "| run | some\\|policy | tabletop" in card.text
+    assert "| `success` | bool | success under the protocol's own rule |" in card.text
 
 
 def test_more_episodes_than_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
