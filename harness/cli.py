@@ -1,43 +1,49 @@
-"""The command line's root: a table of commands, each of which is imported only when it is called."""
+"""The command line's root: a table of commands, imported when they are called, and the help of a command with commands of its own.
+
+It imports no library, so that ``vlarig --help`` is instant.
+"""
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
+import pkgutil
+import shutil
 import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..envs.errors import VlarigError, suggestion
 from ..envs.home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
-from .usage import choose, usage
 
-#: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help. Two words are a command of a group.
+#: Command to its ``module:function``, which takes the arguments and returns the exit status, and a line of help. Two words are a
+#: command of a group.
 COMMANDS = {
-    "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
-    "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
-    "compare": ("vlarig.harness.commands.compare", "two runs over the same episodes: which is better, and how surely"),
-    "page": ("vlarig.harness.commands.page", "runs as a site: leaderboard, tasks, episodes with their films"),
-    "view": ("vlarig.harness.commands.view", "the same on this machine alone, following runs that are being written"),
-    "runs list": ("vlarig.harness.commands.runs", "the runs in a folder: when, which policy and suite, how far"),
-    "runs merge": ("vlarig.harness.commands.merge", "one run out of several, such as the shards of a sweep"),
-    "runs replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
-    "runs export": ("vlarig.harness.commands.export", "episodes as a Parquet file, for DuckDB, pandas and others"),
-    "runs leaderboard": ("vlarig.harness.commands.leaderboard", "vla-eval's leaderboard: show it, add entries of runs"),
-    "serve envs": ("vlarig.harness.commands.serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
-    "serve policy": ("vlarig.harness.commands.serve_policy", "serve a policy to other programs, by openpi's protocol"),
-    "envs": ("vlarig.harness.commands.envs", "list suites and tasks, check an adapter, prepare initial states"),
-    "policy": ("vlarig.harness.commands.policy", "inspect Qwen-VLA, write a preset or another precision of a checkpoint"),
-    "train": ("vlarig.training.command", "train a Qwen-VLA: a stage of the paper's recipe, RL included"),
-    "data": ("vlarig.training.data.command", "what a training learns from: record, generate, inspect and check it"),
+    "sweep": ("vlarig.harness.commands.sweep:main", "run a policy over a suite's episodes; the same command again resumes"),
+    "table": ("vlarig.harness.commands.table:main", "success rates of runs, with intervals, errors and what is missing"),
+    "compare": ("vlarig.harness.commands.compare:main", "two runs over the same episodes: which is better, and how surely"),
+    "page": ("vlarig.harness.commands.pages:page", "runs as a site: leaderboard, tasks, episodes with their films"),
+    "view": ("vlarig.harness.commands.pages:view", "the same on this machine alone, following runs that are being written"),
+    "runs list": ("vlarig.harness.commands.runs:show_list", "the runs in a folder: when, which policy and suite, how far"),
+    "runs merge": ("vlarig.harness.commands.runs:merge", "one run out of several, such as the shards of a sweep"),
+    "runs replay": ("vlarig.harness.commands.replay:main", "re-simulate recorded episodes: check them, make their videos"),
+    "runs export": ("vlarig.harness.commands.runs:export", "episodes as a Parquet file, for DuckDB, pandas and others"),
+    "runs leaderboard": ("vlarig.harness.commands.leaderboard:main", "vla-eval's leaderboard: show it, add entries of runs"),
+    "serve envs": ("vlarig.harness.commands.serve:serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
+    "serve policy": ("vlarig.harness.commands.serve:serve_policy", "serve a policy to other programs, by openpi's protocol"),
+    "envs": ("vlarig.harness.commands.envs:main", "list suites and tasks, check an adapter, prepare initial states"),
+    "policy": ("vlarig.harness.commands.policy:main", "inspect Qwen-VLA, write a preset or another precision of a checkpoint"),
+    "train": ("vlarig.training.command:main", "train a Qwen-VLA: a stage of the paper's recipe, RL included"),
+    "data": ("vlarig.training.data.command:main", "what a training learns from: record, generate, inspect and check it"),
     "runtime": (
-        "vlarig.harness.commands.runtime",
+        "vlarig.harness.commands.runtime:main",
         "simulators' virtual environments: install, adopt, list, remove, use",
     ),
-    "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),
-    "doctor": ("vlarig.harness.commands.doctor", "what is missing on this machine; with RUN, why a run is slow"),
+    "assets": ("vlarig.harness.commands.assets:main", "fetch, list and verify simulators' data files"),
+    "doctor": ("vlarig.harness.commands.doctor:main", "what is missing on this machine; with RUN, why a run is slow"),
 }
 
 #: Group of commands to its line of help.
@@ -132,4 +138,28 @@ def _run_of_group(group: str, words: list[str]) -> int:
 
 
 def _call(command: str, words: list[str]) -> int:
-    return importlib.import_module(COMMANDS[command][0]).main(words)
+    return pkgutil.resolve_name(COMMANDS[command][0])(words)
+
+
+def usage(command: str, description: str, helps: Mapping[str, str]) -> str:
+    """The text of ``COMMAND --help``: what it is for, and a line for each of its commands."""
+    width, column = shutil.get_terminal_size().columns, max(map(len, helps)) + 4
+    lines = [f"usage: {command} COMMAND ...", ""]
+    for line in description.strip().splitlines():
+        lines += textwrap.wrap(line, width, break_on_hyphens=False) if line[:1].isalpha() else [line]
+    lines += ["", f"commands (see {command} COMMAND --help):"]
+    for name, text in helps.items():
+        begin, further = f"  {name}".ljust(column), " " * column
+        lines += textwrap.wrap(text, width, initial_indent=begin, subsequent_indent=further, break_on_hyphens=False)
+    return "\n".join([*lines, ""])
+
+
+def choose(words: Sequence[str], command: str, description: str, helps: Mapping[str, str]) -> str | None:
+    """The command of ``command`` that the first word names; ``None`` where its help was requested, and printed."""
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        sys.stdout.write(usage(command, description, helps))
+        return None
+    if name not in helps:
+        raise VlarigError(f"unknown subcommand {name!r} of {command}; {suggestion(name, helps)}")
+    return name

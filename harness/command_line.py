@@ -21,8 +21,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from ..envs.errors import VlarigError, suggestion
+from .cli import choose
 from .printable import printable
-from .usage import choose
 
 T = TypeVar("T")
 

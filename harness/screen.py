@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -62,6 +62,13 @@ class Screen(Console):
 def report(line: str) -> None:
     """Print a step to stderr, where progress belongs."""
     Screen(stderr=True, soft_wrap=True).print(line)
+
+
+def report_refused(refused: Sequence[tuple[str, str]]) -> int:
+    """Print on standard error which runs were left out and why, and return the command's exit status: 1 where one was."""
+    for name, reason in refused:
+        report(f"vlarig: {name} is left out: {reason}")
+    return 1 if refused else 0
 
 
 def print_document(text: str) -> None:

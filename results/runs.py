@@ -1,4 +1,4 @@
-"""Runs on the disk: starting or resuming one, finding one by name, and the list of all."""
+"""Runs on the disk: starting or resuming one, finding one or several by name, and the list of all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import contextlib
 import itertools
 import os
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from ..benchmarks.suite import unknown
 from ..envs.errors import VlarigError
@@ -19,6 +21,9 @@ from .run_files import run_name, sync, utf8_text
 from .schema import LEDGER_NAME
 from .shards import owed_episodes
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 DEFAULT_RUNS = Path("runs")
 
 #: What a grid's folder holds: its record, and the folders of its settings' runs and of the chosen one's.
@@ -27,6 +32,9 @@ GRID_RECORD, CELLS, CHOSEN = "grid.json", "cells", "chosen"
 #: Folder of the runs within that of a training, whose evaluations they are.
 EVALUATIONS = "evaluations"
 _SET_ASIDE = re.compile(r"-old-[0-9]+$")
+
+#: Names of runs that cannot be read, each with the reason.
+Refused = list[tuple[str, str]]
 
 
 def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
@@ -130,6 +138,33 @@ def sweeps_of(name: Path) -> list[Path]:
         if (folder / GRID_RECORD).is_file():
             return run_dirs(folder / CELLS) + run_dirs(folder / CHOSEN)
     return []
+
+
+def find_runs(names: Iterable[Path]) -> tuple[list[Path], Refused]:
+    """The folders of runs, each once; of a training or a grid those of its sweeps. Returns like :func:`read_each`."""
+    found, refused = read_each(names, lambda name: evaluations_of(name) or sweeps_of(name) or [find_run(name)])
+    folders = [folder for each in found for folder in each]
+    return list({folder.resolve(): folder for folder in folders}.values()), refused
+
+
+def read_each(runs: Iterable[T], read: Callable[[T], U]) -> tuple[list[U], Refused]:
+    """What ``read`` gives for each run, and the runs for which it raises a :class:`VlarigError`: those hide no other.
+
+    Raises:
+        VlarigError: That of the first run, where no run can be read.
+    """
+    found: list[U] = []
+    refused: Refused = []
+    first: VlarigError | None = None
+    for run in runs:
+        try:
+            found.append(read(run))
+        except VlarigError as error:
+            first = first or error
+            refused.append((utf8_text(Path(str(run)).name), utf8_text(str(error))))
+    if first is not None and not found:
+        raise first
+    return found, refused
 
 
 def run_dirs(directory: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`vlarig runs list`: the runs in a folder."""
+"""``vlarig runs list``, ``runs merge`` and ``runs export``: what can be done with recorded runs without a simulator."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ...results.runs import DEFAULT_RUNS, RunSummary, list_runs
+from ...envs.errors import VlarigError
+from ...results.forms.terminal import print_sheets
+from ...results.ledger import Ledger
+from ...results.manifest import Manifest
+from ...results.merging import merge_runs
+from ...results.parquet import export_dataset, export_parquet
+from ...results.rendering import LEGEND, run_sheet
+from ...results.runs import DEFAULT_RUNS, RunSummary, find_runs, list_runs, read_each
+from ...results.schema import LEDGER_NAME
+from ...results.tables import run_table
 from ..command_line import parse
-from ..screen import Screen
+from ..screen import Screen, report_refused
 
 _STYLES = {"complete": "green", "resumable": "yellow", "being written": "cyan", "unreadable": "red"}
 
-DESCRIPTION = """List the runs in a folder, latest first: policy, suites, progress, errors and state.
+LIST_HELP = """List the runs in a folder, latest first: policy, suites, progress, errors and state.
 
 A run is complete, resumable (give its command again), being written by a process at this moment, or unreadable (the reason is
 shown below the list). A shard is complete when its own share of the run's episodes is.
@@ -27,17 +36,41 @@ shown below the list). A shard is complete when its own share of the run's episo
   vlarig runs list experiments/october
 """
 
+MERGE_HELP = """Merge runs of the same identity into one, and print its table: the shards of a sweep, or what two machines began.
+
+Every episode counts once. An episode that several runs finished must have the same result in all of them; else nothing is merged, and
+the message names the episode and the difference. DIR is a new run, or a run of the same identity, to which missing episodes are added.
+The merged runs stay as they are. Films are copied too.
+
+The sweep's command, without --shard and with --run DIR, finishes the episodes that the merged run still owes.
+
+  vlarig runs merge runs/tabletop-expert-1f0c9e2b-shard-* --run runs/tabletop-expert
+  vlarig runs merge here/expert there/expert --run runs/expert
+"""
+
+EXPORT_HELP = r"""Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
+
+  vlarig runs export runs/expert --out expert.parquet
+  vlarig runs export runs/* --out episodes.parquet --actions
+  vlarig runs export runs/* --out episodes        # a folder as a dataset repository of the Hugging Face Hub has it
+
+  python -c "import duckdb; print(duckdb.sql(\"select task, status, count(*) from 'expert.parquet' group by all\"))"
+  python -c "import pandas; print(pandas.read_parquet('expert.parquet').groupby('task').success.mean())"
+
+docs/data.md says what the columns are.
+"""
+
 
 @dataclass(frozen=True)
-class RunsConfig:
-    """The command's options."""
+class ListConfig:
+    """Options of ``vlarig runs list``."""
 
     directory: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]] = DEFAULT_RUNS
     """Folder that holds the runs."""
 
 
-def main(arguments: list[str]) -> int:
-    config = parse(RunsConfig, arguments, "vlarig runs list", DESCRIPTION)
+def show_list(arguments: list[str]) -> int:
+    config = parse(ListConfig, arguments, "vlarig runs list", LIST_HELP)
     console = Screen()
     runs = list_runs(config.directory)
     if runs:
@@ -81,3 +114,82 @@ def _state(run: RunSummary) -> Text:
 
 def _changed(run: RunSummary) -> str:
     return run.changed.strftime("%Y-%m-%d %H:%M")
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """Options of ``vlarig runs merge``."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the merged run."""
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
+    """Folders of the runs to merge, or their names below runs/."""
+
+
+def merge(arguments: list[str]) -> int:
+    """Run the command and return its exit status: 1 where one of several runs could not be read."""
+    config = parse(MergeConfig, arguments, "vlarig runs merge", MERGE_HELP)
+    if not config.runs:
+        raise VlarigError("no run was named; give the folders of runs, as in `vlarig runs merge runs/a runs/b --run runs/ab`")
+    from ..filming import draw_sheet
+
+    console = Screen()
+    folders, unknown = find_runs(config.runs)
+    readable, refused = read_each(folders, _mergeable)
+    merged = merge_runs(readable, config.run)
+    for run, count in merged.found.items():
+        console.print(f"{run}: {count} finished episodes", soft_wrap=True)
+    console.print(f"{merged.run}: {merged.new} of them are new", soft_wrap=True)
+    try:
+        draw_sheet(merged.run)
+    except VlarigError as error:
+        console.print(f"frames.png is not drawn: {error}", style="yellow", soft_wrap=True)
+    table = run_table(merged.run)
+    print_sheets(console, [run_sheet(table)], LEGEND)
+    if not table.total.complete:
+        owed = table.total.expected - table.total.finished
+        message = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"
+        console.print(message, soft_wrap=True)
+    return report_refused([*unknown, *refused])
+
+
+def _mergeable(folder: Path) -> Path:
+    """The folder of a run that can be read; a driver may have been killed before it made a ledger."""
+    if (folder / LEDGER_NAME).exists():
+        return _readable(folder)
+    Manifest.load(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Options of ``vlarig runs export``."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE|FOLDER")]
+    """The file, NAME.parquet, or the folder of a dataset repository; what is there is replaced."""
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
+    """Folders of runs, or their names below runs/."""
+    actions: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Add the executed actions, which are most of a ledger."""
+
+
+def export(arguments: list[str]) -> int:
+    """Run the command and return its exit status: 1 where one of several runs could not be read."""
+    config = parse(ExportConfig, arguments, "vlarig runs export", EXPORT_HELP)
+    if not config.runs:
+        raise VlarigError("no run was named; give its folder, as in `vlarig runs export runs/expert --out expert.parquet`")
+    folders, unknown = find_runs(config.runs)
+    readable, refused = read_each(folders, lambda folder: _readable(folder, config.actions))
+    export = export_parquet if config.out.suffix == ".parquet" else export_dataset
+    count = export(readable, config.out, config.actions)
+    Screen(soft_wrap=True).print(f"{config.out}: {count} episodes")
+    return report_refused([*unknown, *refused])
+
+
+def _readable(folder: Path, with_actions: bool = False) -> Path:
+    """The folder of a run whose episodes can all be read, with their actions or without."""
+    run_table(folder)
+    with Ledger.open_read_only(folder) as ledger:
+        for _ in ledger.each_record(with_actions):
+            pass
+    return folder

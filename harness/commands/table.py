@@ -20,12 +20,11 @@ from ...results.layouts import make_layout
 from ...results.matrix import matrix_sheets
 from ...results.measures import RunRecords, read_run
 from ...results.rendering import LEGEND, for_programs, run_sheet
-from ...results.runs import DEFAULT_RUNS, find_run
+from ...results.runs import DEFAULT_RUNS, find_run, read_each
 from ...results.sheet import Sheet
 from ...results.tables import RunTable, run_table
 from ..command_line import parse
-from ..screen import Screen, print_document
-from .several import read_each, report_refused
+from ..screen import Screen, print_document, report_refused
 
 DESCRIPTION = """Show the success rates of one or more runs, by suite and task.
 

@@ -34,7 +34,7 @@ def command(monkeypatch):
         module = types.ModuleType("command_under_test")
         module.main = function
         monkeypatch.setitem(sys.modules, "command_under_test", module)
-        monkeypatch.setitem(cli.COMMANDS, "doctor", ("command_under_test", "a test"))
+        monkeypatch.setitem(cli.COMMANDS, "doctor", ("command_under_test:main", "a test"))
 
     return put
 

@@ -55,7 +55,7 @@ def test_every_help_is_without_noise_and_its_examples_can_be_pasted(words, capsy
         if line.startswith("vlarig "):
             _, *given = words_of(line)
             name = next(name for name in cli.COMMANDS if given[: len(name.split())] == name.split())
-            module = importlib.import_module(cli.COMMANDS[name][0])
+            module = importlib.import_module(cli.COMMANDS[name][0].partition(":")[0])
 
             def stop(*arguments):
                 parse(*arguments)

@@ -14,7 +14,7 @@ from layout_runs import play
 from sample_runs import make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import export, merge, page, runs, table
+from vlarig.harness.commands import pages, runs, table
 from vlarig.results.ledger import Ledger
 from vlarig.results.measures import read_run
 from vlarig.results.pages.following import Follower
@@ -137,7 +137,7 @@ def test_a_folder_that_only_others_may_read_hides_no_run(folder: Path) -> None:
 def test_a_name_that_is_no_text(folder: Path, capsys: pytest.CaptureFixture) -> None:
     (folder / "bad").rename(folder / os.fsdecode(b"bad\xff"))
     assert {run.name for run in list_runs(folder)} == {"good", "bad\\xff"}
-    assert runs.main([]) == 0
+    assert runs.show_list([]) == 0
     assert "bad\\xff" in capsys.readouterr().out
 
 
@@ -146,19 +146,19 @@ def test_a_name_that_is_no_text(folder: Path, capsys: pytest.CaptureFixture) -> 
 
 def test_a_site_is_built_without_the_run_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
     edit(folder / "bad", f"{SUITE}.protocol", "{}")
-    assert page.main(["runs/bad", "runs/good", "runs/gone", "--out", "site"]) == 1
+    assert pages.page(["runs/bad", "runs/good", "runs/gone", "--out", "site"]) == 1
     error = capsys.readouterr().err
     assert "vlarig: bad is left out: runs/bad/manifest.json is no manifest" in error and "unknown run 'gone'" in error
     index = Path("site/index.html").read_text()
     assert "run-good.html" in index and "runs/bad/manifest.json is no manifest" in index and "run-bad" not in index
     with pytest.raises(VlarigError, match="is no manifest"):
-        page.main(["runs/bad", "--out", "other"])
+        pages.page(["runs/bad", "--out", "other"])
     assert not Path("other").exists()
 
 
 def test_damage_that_shows_only_on_an_episodes_page_costs_that_run_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
     change(folder / "bad", "UPDATE episodes SET actions = substr(actions, 1, 40) WHERE initial_state = 1")
-    assert page.main(["runs/bad", "runs/good", "--out", "site"]) == 1
+    assert pages.page(["runs/bad", "runs/good", "--out", "site"]) == 1
     assert "bad is left out: the ledger runs/bad/ledger.sqlite holds a damaged record" in capsys.readouterr().err
     assert "run-bad" not in Path("site/index.html").read_text()
     assert not Path("site/run-bad.html").exists() and not Path("site/data/bad").exists()
@@ -188,19 +188,19 @@ def test_a_table_has_the_runs_that_can_be_read(folder: Path, capsys: pytest.Capt
 
 def test_episodes_are_exported_from_the_runs_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
     change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE initial_state = 1")
-    assert export.main(["runs/bad", "runs/good", "--out", "out.parquet"]) == 1
+    assert runs.export(["runs/bad", "runs/good", "--out", "out.parquet"]) == 1
     output = capsys.readouterr()
     assert output.out == "out.parquet: 9 episodes\n" and "bad is left out" in output.err
     with pytest.raises(VlarigError, match="damaged record"):
-        export.main(["runs/bad", "--out", "other.parquet"])
+        runs.export(["runs/bad", "--out", "other.parquet"])
 
 
 def test_runs_that_can_be_read_are_merged(folder: Path, capsys: pytest.CaptureFixture) -> None:
     change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE initial_state = 1")
-    assert merge.main(["runs/bad", "runs/good", "--run", "runs/merged"]) == 1
+    assert runs.merge(["runs/bad", "runs/good", "--run", "runs/merged"]) == 1
     output = capsys.readouterr()
     assert "runs/good: 6 finished episodes" in output.out and "bad is left out" in output.err
     assert summarize(folder / "merged").finished == 6
     with pytest.raises(VlarigError, match="damaged record"):
-        merge.main(["runs/bad", "--run", "runs/other"])
+        runs.merge(["runs/bad", "--run", "runs/other"])
     assert not Path("runs/other").exists()

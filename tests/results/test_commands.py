@@ -16,10 +16,10 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
 
 
-@pytest.mark.parametrize(("command", "name"), [(table, "table"), (runs, "runs list")])
+@pytest.mark.parametrize(("command", "name"), [(table.main, "table"), (runs.show_list, "runs list")])
 def test_help_teaches(command, name, capsys):
     with pytest.raises(SystemExit) as caught:
-        command.main(["--help"])
+        command(["--help"])
     assert caught.value.code == 0
     assert f"\n  vlarig {name} " in capsys.readouterr().out
 
@@ -61,7 +61,7 @@ def test_runs(tmp_path, capsys):
     make_run(tmp_path / "runs" / "half", finished=2, errors=1)
     make_run(tmp_path / "runs" / "broken")
     (tmp_path / "runs" / "broken" / "manifest.json").write_text("{")
-    assert runs.main([]) == 0
+    assert runs.show_list([]) == 0
     output = capsys.readouterr().out
     for piece in (
         "30/30",
@@ -84,7 +84,7 @@ def test_no_name_is_broken_at_any_width(tmp_path, capsys, monkeypatch, width):
     for name, policy in names.items():
         make_run(tmp_path / "runs" / name, policy=policy)
     make_run(tmp_path / "runs" / "half", finished=2, errors=1)
-    assert runs.main([]) == 0
+    assert runs.show_list([]) == 0
     lines = capsys.readouterr().out.splitlines()
     words = {word for line in lines for word in line.replace(",", " ").split()}
     assert {*names, *names.values(), "half", "6/30", "complete", "resumable"} <= words
@@ -98,13 +98,13 @@ def test_nothing_of_a_run_is_cut_off_at_any_width(tmp_path, capsys, monkeypatch,
     monkeypatch.setenv("COLUMNS", str(width))
     for name in ("demo-expert", "demo-random"):
         make_run(tmp_path / "runs" / name, per_task=1, finished=1)
-    assert runs.main([]) == 0
+    assert runs.show_list([]) == 0
     output = capsys.readouterr().out
     assert "…" not in output and len(re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d\b", output)) == 2
 
 
 def test_no_runs(tmp_path, capsys):
-    assert runs.main([str(tmp_path)]) == 0
+    assert runs.show_list([str(tmp_path)]) == 0
     assert "No runs in" in capsys.readouterr().out
     with pytest.raises(VlarigError, match="there is no folder"):
-        runs.main(["nowhere"])
+        runs.show_list(["nowhere"])

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sample_runs import TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import merge
+from vlarig.harness.commands.runs import merge
 from vlarig.results.actions import encode_actions
 from vlarig.results.ledger import Ledger
 from vlarig.results.lock import RunLock
@@ -342,7 +342,7 @@ def test_the_command_prints_what_came_from_where_and_the_table(
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "runs" / "half", finished=2, errors=1)
     make_run(tmp_path / "runs" / "other", finished=4)
-    assert merge.main(["half", "runs/other", "--run", "both"]) == 0
+    assert merge(["half", "runs/other", "--run", "both"]) == 0
     output = capsys.readouterr().out
     assert "runs/half: 6 finished episodes" in output
     assert "runs/other: 12 finished episodes" in output
@@ -350,6 +350,6 @@ def test_the_command_prints_what_came_from_where_and_the_table(
     assert "incomplete: 12 of 30 episodes finished, 0 errors, 18 missing" in output
     assert "18 episodes are owed: the sweep's command, without --shard and with --run both, runs them" in output
     with pytest.raises(VlarigError, match="no run was named"):
-        merge.main(["--run", "both"])
+        merge(["--run", "both"])
     with pytest.raises(VlarigError, match="unknown run 'haf' in runs; did you mean half"):
-        merge.main(["haf", "--run", "both"])
+        merge(["haf", "--run", "both"])

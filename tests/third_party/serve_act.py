@@ -25,7 +25,7 @@ from lerobot.policies.utils import prepare_observation_for_inference
 
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
-from vlarig.harness.commands.serve_policy import main
+from vlarig.harness.commands.serve import serve_policy
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.registry import load_policy
 
@@ -164,4 +164,4 @@ if __name__ == "__main__":
     make_act(where)
     print(json.dumps(facts(where)), flush=True)
     words = [f"{name}={value}" for name, value in OPTIONS.items()]
-    sys.exit(main(["--policy", f"lerobot:{where}", "--port", "0", "--policy-options", *words]))
+    sys.exit(serve_policy(["--policy", f"lerobot:{where}", "--port", "0", "--policy-options", *words]))

@@ -1,8 +1,10 @@
-"""``vlarig serve policy``: serve a policy to other programs by openpi's websocket protocol."""
+"""``vlarig serve envs`` and ``vlarig serve policy``: this machine's simulators, or a policy, lent to other programs."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,21 +14,34 @@ import tyro
 
 from ...envs.access import required_token
 from ...envs.embodiments import Embodiment
+from ...envs.errors import VlarigError
 from ...envs.sources import source_hashes
 from ...envs.tls import server_context
 from ...policies.api import Policy, PolicyError
 from ...policies.batching import Batching
 from ...policies.conventions import find_embodiment
 from ...policies.openpi_layouts import find_layout
-from ...policies.registry import loaded_policy, option_sources, parse_options, policy_sources
 from ...policies.serving import PolicyServer, ServerConfig
 from ..command_line import parse
+from ..machines.env_server import EnvServer, EnvServerConfig
+from ..machines.remote_machines import DEFAULT_PORT
 from ..printable import log_to_stderr
 from ..replicas import replicated_policy
 from ..screen import Screen
 from ..termination import stop_on_signals
 
-DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
+ENVS_HELP = """Lend simulators to sweeps that run on another machine: each of their workers is a connection, and ends with it.
+
+The machine needs the suites' runtimes and assets, and the same vlarig as the one that sweeps; where they differ the sweep reports
+it and does not begin. SIGTERM or Ctrl-C ends the server; a sweep waits an hour for it to come back, and uses other workers meanwhile.
+
+  vlarig serve envs                                                 # for sweeps on this machine alone
+  vlarig serve envs --host 0.0.0.0 --token-file token               # for clients that show the token
+  vlarig serve envs --host 0.0.0.0 --token-file token --certificate node1.pem --key node1.key
+  vlarig sweep tabletop --policy expert --hosts node1 node2:9000    # on the machine that sweeps
+"""
+
+POLICY_HELP = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
 
 Requests of all clients are answered in batches. SIGTERM or Ctrl-C ends it: requests under way get ten seconds to be answered.
 A second signal ends it at once. GET /healthz answers OK. Errors of the policy are logged here; clients learn only that it failed.
@@ -39,6 +54,73 @@ A second signal ends it at once. GET /healthz answers OK. Errors of the policy a
 
 With --certificate server.pem --key server.key it encrypts, and clients connect to wss://HOST:PORT.
 """
+
+
+@dataclass(frozen=True)
+class ServeEnvs:
+    """Options of ``vlarig serve envs``."""
+
+    suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")] = ()
+    """Suites to lend. Default: all whose runtimes are installed."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but the loopback interface's requires a token."""
+    port: int = DEFAULT_PORT
+    """Port to listen on; 0 for any that is free."""
+    token_env: Annotated[str | None, tyro.conf.arg(metavar="VARIABLE")] = None
+    """Environment variable with the token that clients must show."""
+    token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the token that clients must show. Default: on the loopback interface one of your own, which your sweeps find."""
+    certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificate to encrypt with, in PEM format; clients then write wss://."""
+    key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The certificate's private key."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Most simulator processes at a time. Default: one a core."""
+    logs: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("logs")
+    """Folder of the simulators' logs."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise VlarigError(f"--workers is {self.workers}; expected 1 or more")
+        if not 0 <= self.port < 2**16:
+            raise VlarigError(f"--port is {self.port}; expected 0 to 65535")
+        if (self.certificate is None) != (self.key is None):
+            raise VlarigError("--certificate and --key go together; give both, or neither")
+
+    def config(self) -> EnvServerConfig:
+        return EnvServerConfig(
+            host=self.host,
+            port=self.port,
+            encryption=_encryption(self),
+            token=required_token(self.host, self.token_env, self.token_file),
+            suites=self.suites,
+            workers=self.workers,
+            logs=self.logs,
+        )
+
+
+def serve_envs(arguments: list[str]) -> int:
+    """Parse, and serve until a signal."""
+    options = parse(ServeEnvs, arguments, "vlarig serve envs", ENVS_HELP)
+    log_to_stderr("%(asctime)s %(message)s")
+    logging.getLogger("vlarig").setLevel(logging.INFO)
+    asyncio.run(_lend(options.config()))
+    return 0
+
+
+async def _lend(config: EnvServerConfig) -> None:
+    stop = stop_on_signals()
+    screen = Screen(soft_wrap=True)
+    async with EnvServer(config) as server:
+        capacity = server.capacity()
+        scheme = "ws" if config.encryption is None else "wss"
+        lent = ", ".join(config.suites) or "every installed suite"
+        screen.print(
+            f"lending {lent} at {scheme}://{config.host}:{server.port}: {capacity.workers} workers, "
+            f"{capacity.cores} cores, {capacity.memory / 10**9:.1f} GB free"
+        )
+        await stop.wait()
+    screen.print("stopped")
 
 
 @dataclass(frozen=True)
@@ -99,14 +181,13 @@ class ServePolicy:
             raise PolicyError("--no-token goes with no --token-env and no --token-file; give one of them")
 
     def server_config(self) -> ServerConfig:
-        encryption = None
-        if self.certificate is not None and self.key is not None:
-            encryption = server_context(self.certificate, self.key)
+        from ...policies.registry import parse_options, policy_sources
+
         return ServerConfig(
             host=self.host,
             port=self.port,
+            encryption=_encryption(self),
             token="" if self.no_token else required_token(self.host, self.token_env, self.token_file),
-            encryption=encryption,
             batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
             strict=self.strict,
             options=parse_options(self.policy_options),
@@ -117,9 +198,11 @@ class ServePolicy:
         )
 
 
-def main(arguments: list[str]) -> int:
+def serve_policy(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
-    options = parse(ServePolicy, arguments, "vlarig serve policy", DESCRIPTION)
+    options = parse(ServePolicy, arguments, "vlarig serve policy", POLICY_HELP)
+    from ...policies.registry import loaded_policy, option_sources
+
     layout, config = find_layout(options.layout), options.server_config()
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.replicas is None:
@@ -155,3 +238,10 @@ async def _serve(server: PolicyServer) -> None:
         screen.print(f"serving {served.name} for {served.embodiment.name} at {server.address}, layout {served.layout}")
         await stop.wait()
     screen.print(f"stopped after {server.answered} answers")
+
+
+def _encryption(options: ServeEnvs | ServePolicy) -> ssl.SSLContext | None:
+    """Encryption by the certificate, where one is given."""
+    if options.certificate is None or options.key is None:
+        return None
+    return server_context(options.certificate, options.key)

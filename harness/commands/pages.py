@@ -1,8 +1,9 @@
-"""`vlarig page`: runs as a site of static files."""
+"""``vlarig page`` and ``vlarig view``: runs as a site, in files or on this machine alone."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +12,16 @@ import tyro
 
 from ...envs.errors import VlarigError
 from ...results.pages.comparing import Which
+from ...results.pages.following import Follower
 from ...results.pages.reading import DamagedRunError, RunReader
+from ...results.pages.serving import PageServer
 from ...results.pages.site import Site, SiteOptions
 from ...results.pages.writing import check_folder, write_site
+from ...results.runs import DEFAULT_RUNS, Refused, evaluations_of, find_runs, read_each, run_dirs
 from ..command_line import parse
-from ..screen import Screen
-from .several import find_runs, read_each, report_refused
+from ..screen import Screen, report_refused
 
-DESCRIPTION = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
+PAGE_HELP = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
 and actions, and a comparison of each run with the best one that played the same.
 
 The site opens from the disk (open DIR/index.html) and can be put on any web server as it is. It shows the runs' present
@@ -29,10 +32,20 @@ cannot be read is listed with the reason, and the exit status is 1.
   vlarig page before after --out site --title "Before and after" --no-films
 """
 
+VIEW_HELP = """Show runs in a browser while they are being written: the site of `vlarig page`, which updates by itself.
+
+It is served to you alone, at 127.0.0.1: the address that is printed has a token in it, which other users of the machine do not have.
+Without runs it shows all below runs/, also those that begin later. From another machine, forward the port with ssh
+(ssh -L 8420:127.0.0.1:8420 HOST), and open the same address there.
+
+  vlarig view
+  vlarig view runs/expert --port 0
+"""
+
 
 @dataclass(frozen=True)
 class PageConfig:
-    """The command's options."""
+    """Options of ``vlarig page``."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
     """Folders of runs or of trainings, whose evaluations are runs, or their names below runs/."""
@@ -46,9 +59,9 @@ class PageConfig:
     """Pages that compare two runs which played the same: each run with the best one, all pairs, or none."""
 
 
-def main(arguments: list[str]) -> int:
+def page(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where a run could not be read, and is listed as such."""
-    config = parse(PageConfig, arguments, "vlarig page", DESCRIPTION)
+    config = parse(PageConfig, arguments, "vlarig page", PAGE_HELP)
     if not config.runs:
         raise VlarigError("no run was named; give folders of runs, as in `vlarig page runs/* --out site`")
     if config.out is None:
@@ -77,3 +90,46 @@ def main(arguments: list[str]) -> int:
     console.print(f"{runs}: {written.files:,} files, {size}; {written.changed:,} new or changed, {written.removed:,} removed")
     console.print(f"open {config.out / 'index.html'}")
     return report_refused(refused)
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Options of ``vlarig view``."""
+
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
+    """Folders of runs or of trainings, whose evaluations are runs, or their names below runs/. Default: all runs below runs/."""
+    port: int = 8420
+    """Port to serve on; 0 for any that is free."""
+    title: str = "Results"
+    """Title of the site."""
+
+
+def view(arguments: list[str]) -> int:
+    """Run the command until it is interrupted, and return its exit status."""
+    config = parse(ViewConfig, arguments, "vlarig view", VIEW_HELP)
+    folders, refused = _folders(config.runs)
+    follower = Follower(folders, SiteOptions(config.title, live=True))
+    report_refused(refused)
+    console = Screen(soft_wrap=True)
+    with PageServer(follower, config.port) as server:
+        try:
+            console.print(f"{server.url}  (for you alone; Ctrl-C ends it)")
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print("ended")
+        finally:
+            follower.close()
+    return 0
+
+
+def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]:
+    """A function that returns the runs' folders, those named or all that exist now; and the names that are no runs."""
+    if runs:
+        named, refused = find_runs(runs)
+        # A training's evaluations come while it is shown.
+        return lambda: list(dict.fromkeys([*named, *(folder for run in runs for folder in evaluations_of(run))])), refused
+    if not DEFAULT_RUNS.is_dir():
+        raise VlarigError(
+            f"there is no folder {DEFAULT_RUNS}; sweep something first, or name folders of runs, as in `vlarig view PATH`"
+        )
+    return lambda: run_dirs(DEFAULT_RUNS), []
