@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -124,14 +124,14 @@ def encoded(episode: Episode) -> str:
     return base64.b64encode(pack(episode)).decode()
 
 
-def worker_answers(worker_spec: WorkerSpec, role: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answers to a request, as they come; the adapter and its packages are added to it."""
+def worker_answers(worker_spec: WorkerSpec, question: str, **config: Any) -> Iterator[dict[str, Any]]:
+    """The answers of a worker to a question of :mod:`vlarig.harness.simulation.check`, as they come."""
     suite = worker_spec.suite
-    whole = {"adapter": suite.adapter, "packages": worker_spec.packages(), **request}
+    whole = {"adapter": suite.adapter, "packages": worker_spec.packages(), "question": question, **config}
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            worker_spec.command(role),
+            worker_spec.command("check"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -153,5 +153,4 @@ def worker_answers(worker_spec: WorkerSpec, role: str, request: Mapping[str, Any
         if worker.wait() != 0 or not found:
             errors.seek(0)
             last = errors.read().strip().splitlines()[-1:] or ["it printed nothing"]
-            what = "checker" if role == "check" else role
-            raise VlarigError(f"the {what} of {suite.name!r} ended with status {worker.returncode}: {last[0]}")
+            raise VlarigError(f"the checker of {suite.name!r} ended with status {worker.returncode}: {last[0]}")

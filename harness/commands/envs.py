@@ -286,8 +286,7 @@ def check(suite: Suite, tasks: Sequence[Task]) -> int:
 
 def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
     """The findings (fields of :class:`~vlarig.envs.checker.Finding`) for a suite's env, as they come from a worker in its runtime."""
-    request = {"episodes": [encoded(episode) for episode in episodes]}
-    yield from worker_answers(WorkerSpec.of(suite), "check", request)
+    yield from worker_answers(WorkerSpec.of(suite), "findings", episodes=[encoded(episode) for episode in episodes])
 
 
 def find_initial_states(config: PrepareConfig) -> int:

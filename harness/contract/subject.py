@@ -86,8 +86,8 @@ class Subject:
         return self.suite.episode(found, states[number % len(states)], 0, rules)
 
     def ask(self, question: str, **config: Any) -> list[dict[str, Any]]:
-        """The answers of a worker of the suite to a question, see :mod:`vlarig.harness.simulation.contract`."""
-        return list(worker_answers(self.worker_spec, "contract", {"question": question, **config}))
+        """The answers of a worker of the suite to a question, see :mod:`vlarig.harness.simulation.check`."""
+        return list(worker_answers(self.worker_spec, question, **config))
 
     def play(self, runs: Sequence[Sequence[tuple[Episode, int, bool]]]) -> list[list[list[str]]]:
         """The digests of episodes (each with its steps, and whether it is rendered), each run of them in a process of its own."""
