@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +24,17 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, not_importable
 from ..envs.keypoints import NAMES
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
-from ..results.records import EpisodeRecord
 from ..results.run_files import sync
-from .lerobot_episode import CODEC_NAME, EpisodeSteps, pixel_format, read_steps
 from .lerobot_files import (
+    CODEC_NAME,
+    EpisodeSteps,
+    RecordedEpisode,
     column_of,
     join_films,
     number_stats,
     picture_stats,
+    pixel_format,
+    read_steps,
     subtask_segments,
     total_stats,
     write_json,
@@ -56,21 +59,6 @@ KEYPOINTS = "keypoints"
 
 #: The last of the files to appear: a folder that has it is a whole dataset.
 INFO = "meta/info.json"
-
-
-@dataclass(frozen=True)
-class RecordedEpisode:
-    """One episode of the dataset.
-
-    Attributes:
-        record: Its record in the run's ledger.
-        seed: Seed of all that the simulator sampled.
-        place: Folder with its films and numbers, by :class:`~.lerobot_episode.EpisodeDraft`.
-    """
-
-    record: EpisodeRecord
-    seed: int
-    place: Path
 
 
 class _File(NamedTuple):

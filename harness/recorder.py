@@ -1,4 +1,4 @@
-"""Recording: a sweep whose episodes become a dataset.
+"""Recording: a sweep whose episodes become a dataset: LeRobot's, or a folder of walks where the robot walks.
 
 Each episode is written beside the run while it is played, and is whole on the disk before the ledger calls it finished. So a death at
 any time loses the episodes that were under way and no other, and the same command goes on. At the end the episodes are joined
@@ -27,13 +27,16 @@ from ..envs.errors import VlarigError
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.records import Attempt, split_key
+from ..results.run_files import appearing
 from .engine import Transition
-from .lerobot_episode import EpisodeDraft, need_data_extra
-from .lerobot_writer import INFO, RecordedEpisode, write_dataset
-from .walk_writer import HEAD, write_walks
+from .lerobot_files import EpisodeDraft, RecordedEpisode, need_data_extra, read_steps
+from .lerobot_writer import INFO, write_dataset
 
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
+
+#: The file that says what a folder of walks is, the last to appear.
+WALKS_HEAD = "dataset.json"
 
 
 class Recorder:
@@ -213,7 +216,7 @@ class RecordingPlan:
             complete: Whether all are.
         """
         walks = load_suite(self.suite).walks
-        head, count = (HEAD, "episodes") if walks else (INFO, "total_episodes")
+        head, count = (WALKS_HEAD, "episodes") if walks else (INFO, "total_episodes")
         if complete and (self.folder / head).exists() and not any(self.staging.iterdir()):
             shutil.rmtree(self.staging)
         if complete and not self.staging.exists():
@@ -263,6 +266,51 @@ class RecordingPlan:
             },
         }
         return [episodes[place] for place in sorted(episodes)], suite.embodiment, about
+
+
+def write_walks(
+    folder: Path, episodes: Sequence[RecordedEpisode], embodiment: Embodiment, kind: str, about: dict[str, Any]
+) -> None:
+    """Write the walks into ``folder``, in place of those that are there: a film and a line for each.
+
+    The layout is that of :mod:`vlarig.training.data.navigation`. A simulator without a clock counts its frames as the robot's control
+    steps. A death at any time leaves a folder without ``dataset.json``, or all walks.
+
+    Args:
+        folder: The data set's folder; other files in it are left alone.
+        episodes: The episodes, in the data set's order; their states are poses in the ground plane, ``float32[steps, 3]``.
+        embodiment: Their robot, with one view.
+        kind: What the walks are for.
+        about: How they were recorded, with the data set's ``name``.
+    """
+    if not episodes:
+        raise VlarigError(f"there is no episode to write into {folder}: none succeeded; --keep-failures keeps the others too")
+    (view,) = embodiment.cameras
+    try:
+        (folder / WALKS_HEAD).unlink(missing_ok=True)
+        films = folder / "videos"
+        shutil.rmtree(films, ignore_errors=True)
+        films.mkdir()
+        lines = []
+        for number, episode in enumerate(episodes):
+            poses = read_steps(episode.place).states.astype(float).tolist()
+            film = films / f"{number:06d}.mp4"
+            shutil.copyfile(episode.place / f"{view}.mp4", film)
+            line = {
+                "name": episode.record.key,
+                "kind": kind,
+                "instruction": episode.record.instruction,
+                "times": [step / embodiment.control_frequency for step in range(len(poses))],
+                "poses": poses,
+                "frames": str(film.relative_to(folder)),
+            }
+            lines.append(json.dumps(line) + "\n")
+        (folder / "episodes.jsonl").write_text("".join(lines), encoding="utf-8")
+        head = {"format": "vlarig-navigation", "version": 1, "embodiment": embodiment.name, **about, "episodes": len(lines)}
+        with appearing(folder / WALKS_HEAD) as draft:
+            draft.write_text(json.dumps(head, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise VlarigError(f"the walks {folder} cannot be written: {error}; check that there is space left") from error
 
 
 def mb_of(folder: Path, names: Sequence[str] = ("data", "videos", "meta")) -> float:

@@ -18,8 +18,8 @@ from sample_runs import make_record
 
 from vlarig.benchmarks.captions import Description, Segment
 from vlarig.envs.embodiments import Channel, Embodiment
-from vlarig.harness.lerobot_episode import EpisodeDraft
-from vlarig.harness.lerobot_writer import RecordedEpisode, write_dataset
+from vlarig.harness.lerobot_files import EpisodeDraft, RecordedEpisode
+from vlarig.harness.lerobot_writer import write_dataset
 
 VIEWS = ("ego", "cam_left_wrist")
 

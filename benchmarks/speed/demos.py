@@ -10,8 +10,8 @@ from PIL import Image
 
 from vlarig.envs.api import Outcome
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
-from vlarig.harness.lerobot_episode import EpisodeDraft
-from vlarig.harness.lerobot_writer import RecordedEpisode, write_dataset
+from vlarig.harness.lerobot_files import EpisodeDraft, RecordedEpisode
+from vlarig.harness.lerobot_writer import write_dataset
 from vlarig.results.records import NO_IMAGES, EpisodeRecord
 
 #: Steps of an episode, at least and at most.

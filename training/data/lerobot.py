@@ -25,7 +25,7 @@ from ...benchmarks.captions import Description, Segment
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ...envs.keypoints import NAMES
-from ...harness.lerobot_episode import need_data_extra
+from ...harness.lerobot_files import need_data_extra
 from ...harness.lerobot_writer import KEYPOINTS
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
