@@ -18,7 +18,7 @@ from ..policies.registry import check_members, parse_options
 from .machines.fleets import Fleet, Lease
 from .plan import SweepConfig
 from .policy_state import policy_state
-from .reporting.event_log import EventLog
+from .reporting.logs import EventLog
 from .screen import Screen
 from .sweep import Evaluation, cluster, find_fleet, named_policy, run_sweep, warn_if_nothing_was_played
 from .trackers import Tracker, TrackerName, make_tracker

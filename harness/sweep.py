@@ -55,9 +55,8 @@ from .recorder import Recorder
 from .replay import Replay
 from .replicas import replicated_policy
 from .reporting.display import live_display
-from .reporting.event_log import EventLog
 from .reporting.events import Note, SessionEvent, SuiteEvent, TimeBreakdown
-from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
+from .reporting.logs import LIBRARY_LOG, EventLog, library_messages, log_of
 from .reporting.progress import Progress, SavingTime
 from .reporting.reporter import Reporter
 from .run_folder import as_begun, run_folder, use_siblings

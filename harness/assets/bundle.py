@@ -16,9 +16,8 @@ from pathlib import Path
 from ...envs.errors import VlarigError
 from ...envs.home import home
 from ..locking import made_whole, one_at_a_time
-from .fetch import Watch, download_files
+from .archives import Watch, assemble, assembled_name, download_files, find_archive, unpack, unpacked_name
 from .spec import UNKNOWN, BundleSpec, Contents, bundle_names, check_files, load_bundle
-from .unpack import assemble, assembled_name, find_archive, unpack, unpacked_name
 
 Report = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from ...envs.errors import VlarigError
 from ..assets import bundle as assets
-from ..assets.fetch import Watch
+from ..assets.archives import Watch
 from ..command_line import parse
 from ..screen import Screen, report
 

@@ -13,7 +13,7 @@ from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
 from ..plan import Count, SweepConfig
 from ..recorder import RecordingPlan, mb_of
-from ..reporting.event_log import EventLog
+from ..reporting.logs import EventLog
 from ..screen import Screen
 from ..sweep import cluster, named_policy, run_sweep
 from ..trackers import TrackerName

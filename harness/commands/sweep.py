@@ -18,8 +18,8 @@ from ...results.tables import run_table
 from ..command_line import parse
 from ..grid import grid_folder, parse_axes, run_grid, tables_of
 from ..plan import SweepConfig
-from ..reporting.event_log import EventLog
 from ..reporting.events import Note, Result, TaskResult
+from ..reporting.logs import EventLog
 from ..screen import Screen
 from ..sweep import Evaluation, cluster, named_policy, run_sweep
 from ..termination import exit_status

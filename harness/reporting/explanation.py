@@ -16,7 +16,7 @@ from ...results.records import Attempt
 from ...results.tables import Tally, run_table
 from .diagnosis import Setting, Verdict, bottleneck, diagnose, duration, percent
 from .events import ACTIVITIES, Event, ProgressEvent, SessionEvent, SuiteEvent, TimeBreakdown, read_events, share
-from .library_messages import LIBRARY_LOG, log_of
+from .logs import LIBRARY_LOG, log_of
 
 #: Share below which a line is left out, unless it is one of the four activities.
 LEAST_SHOWN = 0.0005

@@ -14,8 +14,8 @@ from ...results.records import Attempt
 from ..engine import Engine, Transition
 from ..workers import Worker
 from .display import running
-from .event_log import EventLog
 from .events import ACTIVITIES, EpisodeEvent, Note, ProgressEvent, SuiteEvent
+from .logs import EventLog
 from .progress import LOOK_SECONDS, Progress, succeeded
 
 #: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.

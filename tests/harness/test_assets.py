@@ -608,7 +608,7 @@ def test_addresses_that_cannot_be_reached(home, tmp_path):
 
 
 def test_a_connection_that_goes_silent_is_given_up(home, server, monkeypatch):
-    monkeypatch.setattr("vlarig.harness.assets.fetch.SILENCE", 0.2)
+    monkeypatch.setattr("vlarig.harness.assets.archives.SILENCE", 0.2)
     server.gate.clear()
     with pytest.raises(VlarigError, match=r"ended early, after \d+ bytes \(no byte came for 0 s\); nothing was installed"):
         assets.fetch_bundle("toys")

@@ -25,8 +25,7 @@ from rich.console import Console
 from toy.policies import ImageReader, Talkative
 
 from vlarig.harness import evaluate
-from vlarig.harness.reporting import event_log
-from vlarig.harness.reporting.event_log import EventLog, LineWriter
+from vlarig.harness.reporting import logs
 from vlarig.harness.reporting.events import (
     EpisodeEvent,
     Event,
@@ -38,6 +37,7 @@ from vlarig.harness.reporting.events import (
     parse,
     read_events,
 )
+from vlarig.harness.reporting.logs import EventLog, LineWriter
 
 #: The fields that every event has.
 COMMON = ("time", "seconds", "session")
@@ -254,7 +254,7 @@ def test_a_clock_that_jumps_does_not_move_the_seconds(tmp_path: Path, monkeypatc
         def now(cls, tz=None) -> datetime:
             return datetime(next(cls.moments), 1, 1, tzinfo=UTC)
 
-    monkeypatch.setattr(event_log, "datetime", Jumping)
+    monkeypatch.setattr(logs, "datetime", Jumping)
     with EventLog(Console(quiet=True)) as log:
         log.say("before there is a run")
         log.open_log(tmp_path, 7)

@@ -17,7 +17,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import cli
 from vlarig.harness.printable import PrintableFormatter
 from vlarig.harness.reporting.display import live_display, picture
-from vlarig.harness.reporting.event_log import EventLog
+from vlarig.harness.reporting.logs import EventLog
 from vlarig.harness.reporting.progress import Progress
 from vlarig.harness.screen import Screen
 from vlarig.results.records import Attempt
