@@ -25,8 +25,7 @@ from .conventions import differences, find_embodiment, refuse_differences
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .openpi_pool import ConnectionPool
 from .openpi_wire import pack, unpack
-from .option_types import ImageSize, Seconds
-from .options import Options, read_options
+from .options import ImageSize, Options, Seconds, read_options
 
 
 class Settings(Options):

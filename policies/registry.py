@@ -18,7 +18,7 @@ from ..envs.plugins import Registration, broken_plugins, import_local, only, reg
 from ..envs.sources import Source, find_sources, named_files
 from .api import Policy, PolicyError
 from .calls import policy_code
-from .option_values import option_values
+from .options import option_values
 
 ENTRY_POINT_GROUP = "vlarig.policies"
 

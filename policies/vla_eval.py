@@ -21,8 +21,7 @@ from .access import refuse_secrets
 from .api import Policy, PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
 from .images import fit_image
-from .option_types import ImageSize, Seconds, Views
-from .options import Options, read_options
+from .options import ImageSize, Options, Seconds, Views, read_options
 from .vla_eval_sessions import Sessions
 from .vla_eval_specs import announced_differences, read_hello
 from .vla_eval_wire import pack_payload

@@ -28,8 +28,8 @@ from .embodiments import EXAMPLE
 from .flow import Prefix, Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
+from .named import QwenVlaOptions
 from .normalization import bounds_statistics, denormalize, normalize
-from .options import QwenVlaOptions
 from .queries import Query, Role, prompt_of, state_of
 from .recording import Recording, recorded_of
 from .zero_shot import refuse_trained, refuse_unknown_source, table_note, transferred, was_trained_on

@@ -15,11 +15,10 @@ from typing import Any
 from ...envs.errors import VlarigError
 from ..comparison import Comparison, findings, points, points_range
 from . import addresses, comparing, episodes, run_page
-from .data_files import data_file
 from .grids import grids
 from .leaderboard import make_boards
 from .reading import DamagedRunError, Listed, RunReader
-from .templates import environment
+from .templates import data_file, environment
 from .trainings import trainings
 
 #: Files that pages load besides data: scripts, style, icon.

@@ -27,12 +27,12 @@ from vlarig.harness.commands import pages
 from vlarig.results.comparison import compare_runs
 from vlarig.results.ledger import Ledger
 from vlarig.results.pages import addresses
-from vlarig.results.pages.data_files import data_file
 from vlarig.results.pages.following import Follower
 from vlarig.results.pages.leaderboard import Board, BoardCell, BoardColumn, BoardRow, make_boards, ranked
 from vlarig.results.pages.reading import RunReader
 from vlarig.results.pages.run_page import task_lines, time_lines
 from vlarig.results.pages.site import Site, SiteOptions
+from vlarig.results.pages.templates import data_file
 from vlarig.results.pages.writing import MARKER, write_site
 from vlarig.results.planning import episodes_digest, suite_plans
 from vlarig.results.records import NO_IMAGES, Attempt
