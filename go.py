@@ -99,7 +99,7 @@ def demo() -> int:
         if status:
             return status
     status = call([tool("vlarig"), "table", *runs])
-    say(f"the table is above; films and pictures are in {', '.join(runs)}")
+    say(f"the table is above; films and images are in {', '.join(runs)}")
     say(f"more: {quote(tool('vlarig'))} --help")
     return status
 
@@ -209,7 +209,7 @@ def ensure_renderer(runtime: str) -> None:
     for renderer in renderers:
         if not here():
             last = renderer is renderers[-1]
-            apt_install(renderer["apt"], "pictures need the library {}".format(" ".join(renderer["libraries"])), must=last)
+            apt_install(renderer["apt"], "images need the library {}".format(" ".join(renderer["libraries"])), must=last)
     if not here():
         stop("no rendering library was found, although packages for it are installed; try: ldconfig")
 

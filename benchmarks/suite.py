@@ -131,7 +131,7 @@ class Suite:
         payload: Gives the plain data that an episode carries to the adapter, of its task, initial state and protocol; none where the
             adapter finds everything by the task's name and the initial state.
         training: The same for the initial states that a policy is trained from, of the task and the number of one. There is no end of
-            them, and none is played under any protocol; ``None`` where the suite has no such. An adapter that draws all by the
+            them, and none is played under any protocol; ``None`` where the suite has no such. An adapter that samples all by the
             episode's seed gets other seeds for them, so that ``payload`` will do.
         assorted: Samples the payload of a scene that is only looked at, with more variety than the tasks' scenes have: labels of its
             images are vision-language data; ``None`` where the tasks' scenes serve.

@@ -15,12 +15,12 @@ class Trial:
         tasks: Tasks that differ most in what the simulator loads and does. Default: the first three.
         steps: Steps of an episode that is cut short.
         upstream: Upstream's own evaluation loop, ``module:Class`` of a :class:`~vlarig.envs.parity.Upstream`; empty without one.
-        always_draws: Whether upstream's loop draws even where nothing is seen.
+        always_renders: Whether upstream's loop renders even where nothing is seen.
         protocols: Protocols under which upstream's loop is played, in chunks of 16 steps. Default: the suite's first.
     """
 
     tasks: tuple[str, ...] = ()
     steps: int = 32
     upstream: str = ""
-    always_draws: bool = False
+    always_renders: bool = False
     protocols: tuple[Protocol, ...] = ()

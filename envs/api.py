@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from .embodiments import Embodiment
 from .episode import Camera, Episode, Protocol
 from .errors import BadActionError, VlarigError
-from .pictures import as_seen
+from .images import as_seen
 from .scene_objects import SceneObject, objects_as_seen
 from .snapshot import (
     ChunkResult,
@@ -125,7 +125,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     def render_view(self, camera: Camera) -> np.ndarray:
         """The camera's current image, ``uint8[height, width, 3]``, upright; must not change the simulator's state.
 
-        ``camera`` has the size to draw; the base class applies the protocol's changes to the image.
+        ``camera`` has the size to render; the base class applies the protocol's changes to the image.
         """
 
     @abstractmethod
@@ -367,7 +367,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     @contextmanager
     def _own_generators(self) -> Iterator[None]:
-        """Set this env's own process-wide generators, so that envs of one process never share a draw."""
+        """Set this env's own process-wide generators, so that envs of one process never share random numbers."""
         outside = generators()
         set_generators(self._generators)
         try:

@@ -53,7 +53,7 @@ def decode_basis(data: bytes) -> np.ndarray:
 def _damaged(reason: str) -> VlarigError:
     """The error for a file that contradicts itself, or is of a kind that is not read."""
     return VlarigError(
-        f"a Basis Universal picture does not read: {reason}; get another copy of it, or one as ETC1S, version 0x13"
+        f"a Basis Universal image does not read: {reason}; get another copy of it, or one as ETC1S, version 0x13"
     )
 
 
@@ -82,7 +82,7 @@ def _decode(data: bytes) -> np.ndarray:
         (number(2, 2) == _VERSION, f"it is of version {number(2, 2):#x}"),
         (number(20, 1) == _ETC1S, f"it is of format {number(20, 1)}, such as UASTC"),
         (number(23, 1) != _VIDEO and not flags & _GLOBAL_CODEBOOK, "it is a video, or without codebooks of its own"),
-        (not number(first, 5), "its first slice is not the first picture at its largest size"),  # and not the alpha of one
+        (not number(first, 5), "its first slice is not the first image at its largest size"),  # and not the alpha of one
         (min(width, height) > 0 and max(width, height) <= _MAX_SIDE and (columns, rows) == blocks, "its size is wrong"),
     ):
         if not sound:
@@ -188,7 +188,7 @@ def _indices(tables: _Bits, bits: _Bits, shape: tuple[int, int], counts: tuple[i
         endpoints += row[1:]
         upper = row
     if repeats:
-        raise _damaged("a run is longer than the picture")
+        raise _damaged("a run is longer than the image")
     return np.array(endpoints).reshape(shape), np.array(selectors).reshape(shape)
 
 

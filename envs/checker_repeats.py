@@ -17,7 +17,7 @@ def an_episode_played_twice_in_a_row_is_the_same(bench: Bench) -> None:
     """The same episode twice in a row gives the same states and images."""
     difference = bench.take(bench.first).difference(bench.play(bench.first))
     if difference:
-        do = "rebuild everything that begin() sets also where the task or the episode is the one before; draw from rng alone"
+        do = "rebuild everything that begin() sets also where the task or the episode is the one before; sample from rng alone"
         broken("equal digests in both runs", difference, _WHY, do)
 
 
@@ -52,7 +52,7 @@ def outside_generators_have_no_influence(bench: Bench) -> None:
     with disturbed_generators(seed=20):
         difference = bench.play(episode).difference(reference)
     if difference:
-        do = "draw from rng; where the simulator uses random or numpy.random itself, let it do so in begin() and apply() only"
+        do = "sample from rng; where the simulator uses random or numpy.random itself, let it do so in begin() and apply() only"
         broken("equal digests when random and numpy.random were disturbed before the reset", difference, _WHY, do)
 
 
@@ -65,8 +65,8 @@ def outside_generators_are_left_untouched(bench: Bench) -> None:
         after = _generator_states()
     moved = [name for name, state in after.items() if state != before[name]]
     if moved:
-        why = "two envs of one process, or an env and a trainer, then change each other's draws"
-        do = "draw from the rng that begin() gets, also in render_view(), state() and metrics()"
+        why = "two envs of one process, or an env and a trainer, then change what the other samples"
+        do = "sample from the rng that begin() gets, also in render_view(), state() and metrics()"
         broken("random and numpy.random in the state they were in", f"{' and '.join(moved)} moved", why, do)
 
 
@@ -122,7 +122,7 @@ def rendering_does_not_change_the_future(bench: Bench) -> None:
         difference = bench.reference.difference(take, images=False)
         if difference:
             why = "an episode that is filmed, or played by a policy that reads images, is then another episode"
-            do = "let render_view() and describe() only read the simulator: no step, no forward pass that moves a solver, no draw"
+            do = "let render_view() and describe() only read the simulator: no step, no forward pass that moves a solver, no sampling"
             broken(f"equal state digests with two frames and with {frames}", difference, why, do)
     for shown in bench.reference.shown:
         described = next((each for each in bench.stepwise.shown if each.step == shown.step), shown)

@@ -23,7 +23,7 @@ class Camera:
     """One view that a protocol requires, and what is done to its image before the policy sees it.
 
     The simulator renders an upright image; then it is mirrored, resized and cropped, in this order, by
-    :func:`vlarig.envs.pictures.as_seen`. Most benchmarks need none of that.
+    :func:`vlarig.envs.images.as_seen`. Most benchmarks need none of that.
 
     Attributes:
         view: View tag, one of the embodiment's ``cameras``.
@@ -33,7 +33,7 @@ class Camera:
         mirror: Whether left and right are swapped. (An evaluator that turns a bottom-up image by 180 degrees, as LIBERO's do,
             shows it upright and mirrored.)
         resize: How the rendered image gets the seen size, one of :data:`RESIZE_METHODS`, which are functions of
-            :mod:`vlarig.envs.pictures`; applied wherever it is named. Empty: not at all.
+            :mod:`vlarig.envs.images`; applied wherever it is named. Empty: not at all.
         crop: Share of the image's area, from 0 to 1, that a crop about its centre keeps and that is scaled back to the whole.
     """
 
@@ -279,6 +279,6 @@ class Episode:
 
     @property
     def seed(self) -> int:
-        """Seed of all that the simulator draws: 32 bits of SHA-256 over suite, task, variant, initial state, repeat."""
+        """Seed of all that the simulator samples: 32 bits of SHA-256 over suite, task, variant, initial state, repeat."""
         identity = f"{self.suite}/{self.task}/{self.variant}/{self.initial_state}/{self.repeat}"
         return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big")

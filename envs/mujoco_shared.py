@@ -68,7 +68,7 @@ class Canvas:
         self._view = mujoco.MjvCamera()
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
 
-    def draw(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
+    def render(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
         """The camera's image, ``uint8[height, width, 3]``, upright.
 
         Args:
@@ -87,7 +87,7 @@ class Canvas:
         """Those of ``objects`` that the camera's image shows, to the pixel: what hides what is decided by rendering them.
 
         An object's ``visible`` compares the image with one of the object alone, a wider one at the image's edge. The first four
-        arguments are :meth:`draw`'s.
+        arguments are :meth:`render`'s.
         """
         self._look(model, qpos, camera)
         geoms = self._scene.geoms[: self._scene.ngeom]
@@ -138,14 +138,14 @@ class Canvas:
 
     def _rendered(self, height: int, width: int) -> np.ndarray:
         area = mujoco.MjrRect(0, 0, width, height)
-        picture = np.empty((height, width, 3), dtype=np.uint8)
+        image = np.empty((height, width, 3), dtype=np.uint8)
         self._gl.make_current()
         mujoco.mjr_render(area, self._scene, self._context)
-        mujoco.mjr_readPixels(picture, None, area, self._context)
-        return np.ascontiguousarray(picture[::-1])
+        mujoco.mjr_readPixels(image, None, area, self._context)
+        return np.ascontiguousarray(image[::-1])
 
     def upload(self, model: mujoco.MjModel, texture: int) -> None:
-        """Draw with what the model's texture of that number holds now."""
+        """Render with what the model's texture of that number holds now."""
         self._gl.make_current()
         mujoco.mjr_uploadTexture(model, self._context, texture)
 

@@ -41,7 +41,7 @@ class Upstream(ABC, Generic[EnvType]):
 
     Args:
         episode: An episode of the task; those that are reset to later are of the same task.
-        seeing: Whether it draws at all; where not, :meth:`observation` has no images.
+        seeing: Whether it renders at all; where not, :meth:`observation` has no images.
     """
 
     @abstractmethod

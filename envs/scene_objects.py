@@ -51,7 +51,7 @@ def box_of(mask: np.ndarray) -> Optional[tuple[float, float, float, float]]:
 
 
 def objects_as_seen(objects: Iterable[SceneObject], camera: Camera) -> tuple[SceneObject, ...]:
-    """The same with boxes in the image that :func:`~vlarig.envs.pictures.as_seen` makes; what it cuts off is left out.
+    """The same with boxes in the image that :func:`~vlarig.envs.images.as_seen` makes; what it cuts off is left out.
 
     Args:
         objects: With boxes in the image of ``camera.as_drawn``.

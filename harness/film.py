@@ -83,11 +83,11 @@ class FilmWriter:
                 raise ValueError(f"frames of {self._path} have the sizes {sizes}, expected {self._sizes} as before")
             assert self._container is not None
             for index in range(count):
-                picture = self._background.copy()
+                image = self._background.copy()
                 for view, (left, top, width, height) in self._places.items():
-                    picture.paste(_resized(frames[view][index], width, height), (left, top))
-                self._container.mux(self._stream.encode(av.VideoFrame.from_image(picture)))
-                self._last = picture
+                    image.paste(_resized(frames[view][index], width, height), (left, top))
+                self._container.mux(self._stream.encode(av.VideoFrame.from_image(image)))
+                self._last = image
 
     def finish(self) -> None:
         """Write what the encoder still holds, and let the film and its poster appear. Raises like :meth:`add`."""
@@ -157,12 +157,12 @@ def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
             caption = container.metadata.get("title", "")
             stream = container.streams.video[0]
             frames = np.linspace(0, stream.frames - 1, count).round().astype(int).tolist()
-            pictures = {
+            images = {
                 index: _without_canvas(frame.to_ndarray(format="rgb24"), caption)
                 for index, frame in enumerate(container.decode(stream))
                 if index in frames
             }
-        return caption, [pictures[frame] for frame in frames]
+        return caption, [images[frame] for frame in frames]
     except (FFmpegError, IndexError, KeyError) as error:
         raise VlarigError(f"the film {path} cannot be read: {error}; delete it, and give the same command again") from error
 
@@ -185,7 +185,7 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
         raise ValueError("a contact sheet needs one row or more, each with one frame or more")
     strips = [[_scaled(_checked(frame), _SHEET_HEIGHT) for frame in frames] for _, frames in rows]
     strong, faint = _font(18), _font(15)
-    inner = max(320, *(sum(picture.width + _MARGIN // 2 for picture in strip) - _MARGIN // 2 for strip in strips))
+    inner = max(320, *(sum(image.width + _MARGIN // 2 for image in strip) - _MARGIN // 2 for strip in strips))
     labels = [
         [_fitted(line, faint if index else strong, inner) for index, line in enumerate(label.splitlines() or [""])]
         for label, _ in rows
@@ -201,9 +201,9 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
             offset = 0 if index == 0 else 26 + 21 * (index - 1)
             pen.text((_MARGIN, top + offset), line, fill=_FAINT if index else _INK, font=faint if index else strong)
         left = _MARGIN
-        for picture in strip:
-            sheet.paste(picture, (left, top + height - _SHEET_HEIGHT))
-            left += picture.width + _MARGIN // 2
+        for image in strip:
+            sheet.paste(image, (left, top + height - _SHEET_HEIGHT))
+            left += image.width + _MARGIN // 2
         top += height + 2 * _MARGIN
     path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path) as draft:
@@ -236,10 +236,10 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _without_canvas(picture: np.ndarray, caption: str) -> np.ndarray:
+def _without_canvas(image: np.ndarray, caption: str) -> np.ndarray:
     """The views in an image that was rendered on :func:`_film_canvas`; a copy, so that the rest need not be kept."""
-    height, width, _ = picture.shape
-    return picture[_head(caption) : height - _FOOT, _MARGIN : width - _MARGIN].copy()
+    height, width, _ = image.shape
+    return image[_head(caption) : height - _FOOT, _MARGIN : width - _MARGIN].copy()
 
 
 def _head(caption: str) -> int:
@@ -275,8 +275,8 @@ def _scaled(image: np.ndarray, height: int) -> Image.Image:
 def _resized(image: np.ndarray, width: int, height: int) -> Image.Image:
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return whole if whole.size == (width, height) else whole.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _font(size: int) -> _Font:

@@ -70,8 +70,8 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
         console.print(f"nothing was filmed: {none_left(len(chosen), which)}", highlight=False)
     if films_of(run):
         if wanted or not (run / "frames.png").exists():
-            draw_sheet(run)
-        console.print(Text(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}"), soft_wrap=True)
+            render_sheet(run)
+        console.print(Text(f"films: {run / 'videos'}, images: {run / 'frames.png'}"), soft_wrap=True)
     _report(failed, console)
     return failed
 
@@ -100,7 +100,7 @@ def film_of(run: Path, record: EpisodeRecord, instruction: str) -> FilmWriter:
     return FilmWriter(film_path(run, record.key), speed, f"{'success' if record.success else 'failure'}: {instruction}")
 
 
-def draw_sheet(run: Path) -> None:
+def render_sheet(run: Path) -> None:
     """Render ``frames.png``: for each task, in the suites' order, a row of images from the first of its films.
 
     Without a film nothing is rendered.
@@ -118,8 +118,8 @@ def draw_sheet(run: Path) -> None:
     ]
     rows = []
     for record in (shown[task] for task in tasks if task in shown):
-        caption, pictures = read_film(film_path(run, record.key), SHEET_COLUMNS)
-        rows.append((f"{record.task} {record.initial_state}, {record.steps} steps, {caption}", pictures))
+        caption, images = read_film(film_path(run, record.key), SHEET_COLUMNS)
+        rows.append((f"{record.task} {record.initial_state}, {record.steps} steps, {caption}", images))
     if rows:
         write_contact_sheet(run / "frames.png", rows)
 

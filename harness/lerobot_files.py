@@ -91,7 +91,7 @@ class EpisodeDraft:
 
     def add(
         self,
-        pictures: Mapping[str, np.ndarray],
+        images: Mapping[str, np.ndarray],
         states: np.ndarray,
         actions: np.ndarray,
         subtasks: Sequence[str] = (),
@@ -100,7 +100,7 @@ class EpisodeDraft:
         """Append steps.
 
         Args:
-            pictures: View tag to ``uint8[X, h, w, 3]``, each before its action.
+            images: View tag to ``uint8[X, h, w, 3]``, each before its action.
             states: ``float32[X, P]``, the same.
             actions: ``float32[X, A]``.
             subtasks: ``X`` labels, or none.
@@ -113,10 +113,10 @@ class EpisodeDraft:
         if (keypoints is not None) != bool(self._keypoints) and self._states:
             raise VlarigError("some steps of the episode have keypoints and others do not; give them at every step")
         try:
-            for view, images in pictures.items():
+            for view, frames in images.items():
                 if view not in self._films:
-                    self._films[view] = _Film(self._folder / f"{view}.mp4", self._rate, images.shape[1:3])
-                self._films[view].add(images)
+                    self._films[view] = _Film(self._folder / f"{view}.mp4", self._rate, frames.shape[1:3])
+                self._films[view].add(frames)
         except (OSError, FFmpegError) as error:
             raise VlarigError(f"{self._folder} cannot be written: {error}; check that there is space left") from error
         self._states.append(np.asarray(states, np.float32))
@@ -267,7 +267,7 @@ def number_stats(values: np.ndarray) -> dict[str, Any]:
     return stats | {name: np.quantile(columns, share, axis=0).tolist() for name, share in QUANTILES.items()}
 
 
-def picture_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
+def image_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
     """The statistics of ``frames`` images.
 
     Args:

@@ -30,9 +30,9 @@ from .lerobot_files import (
     EpisodeSteps,
     RecordedEpisode,
     column_of,
+    image_stats,
     join_films,
     number_stats,
-    picture_stats,
     pixel_format,
     read_steps,
     subtask_segments,
@@ -52,7 +52,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 
 #: A view's images are called this and its tag.
-PICTURES = "observation.images."
+IMAGES = "observation.images."
 
 #: What each step is about, by the simulator's truth (:mod:`vlarig.envs.keypoints`), where an expert says.
 KEYPOINTS = "keypoints"
@@ -231,7 +231,7 @@ class _Writer:
                 )
                 begin += length
                 stats = {name: number_stats(values) for name, values in columns.items()}
-                stats |= {f"{PICTURES}{view}": picture_stats(each, length) for view, each in steps.histograms.items()}
+                stats |= {f"{IMAGES}{view}": image_stats(each, length) for view, each in steps.histograms.items()}
                 rows[index]["stats"] = stats
         finally:
             if writer is not None:
@@ -239,7 +239,7 @@ class _Writer:
 
     def _write_films(self, view: str, rows: list[dict[str, Any]]) -> None:
         """Join the episodes' films of a view, by their compressed images."""
-        key, rate = f"{PICTURES}{view}", Fraction(self._embodiment.control_frequency).limit_denominator(1000)
+        key, rate = f"{IMAGES}{view}", Fraction(self._embodiment.control_frequency).limit_denominator(1000)
         for number, indices in enumerate(self._shared_films(view)):
             file = _File.number(number)
             path = self._folder / VIDEO_PATH.format(video_key=key, chunk_index=file.chunk, file_index=file.file)
@@ -334,7 +334,7 @@ class _Writer:
                 stats[name] = number_stats(np.concatenate([each[name] for each in columns]))
         for view in self._sizes:
             total = sum((self._steps(each).histograms[view] for each in self._episodes), np.zeros((3, 256), np.int64))
-            stats[f"{PICTURES}{view}"] = picture_stats(total, sum(self._lengths))
+            stats[f"{IMAGES}{view}"] = image_stats(total, sum(self._lengths))
         write_json(self._folder / "meta" / "stats.json", stats)
         ours = {
             name: Statistics(tuple(each["q01"]), tuple(each["q99"]), str(self._about.get("name", "recorded")))
@@ -344,7 +344,7 @@ class _Writer:
         data = {
             "version": 1,
             "embodiment": asdict(self._embodiment),
-            "cameras": {f"{PICTURES}{view}": view for view in self._sizes},
+            "cameras": {f"{IMAGES}{view}": view for view in self._sizes},
             "statistics": statistics_to_data({self._embodiment.statistics_key: DatasetStatistics(ours["actions"], state)}),
             **self._about,
         }
@@ -355,7 +355,7 @@ class _Writer:
         rate = int(frequency) if float(frequency).is_integer() else frequency
         features: dict[str, Any] = {}
         for view, (height, width) in self._sizes.items():
-            features[f"{PICTURES}{view}"] = {
+            features[f"{IMAGES}{view}"] = {
                 "dtype": "video",
                 "shape": [height, width, 3],
                 "names": ["height", "width", "channels"],

@@ -317,12 +317,12 @@ def run_identity(
         runtimes={plan.suite.runtime: plan.worker_spec.runtime.lock_sha256 for plan in plans},
         sources=_sources(config, plans, state, option_sources(config.policy, policy, options)),
         assets={bundle.name: bundle.identity for plan in plans for bundle in plan.worker_spec.assets},
-        renderer=drawn_by(plans),
+        renderer=rendered_by(plans),
         vlarig_version=version("vlarig"),
     )
 
 
-def drawn_by(plans: Sequence[PlannedSuite]) -> str:
+def rendered_by(plans: Sequence[PlannedSuite]) -> str:
     """What renders the images of the suites, by name; ``own`` where no runtime's needs are known."""
     return (
         " ".join(sorted({plan.worker_spec.renderer.name for plan in plans if plan.worker_spec.renderer is not None})) or "own"

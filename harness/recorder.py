@@ -84,7 +84,7 @@ class Recorder:
             first = np.zeros(3, np.float32) if self._suite.walks else transition.request.observation["state"]
             self._drafts[env] = _UnderWay(episode.key, draft, first)
         under_way = self._drafts[env]
-        pictures, states = steps_of(transition, under_way.state)
+        images, states = steps_of(transition, under_way.state)
         under_way.state = transition.result.snapshot.frames.states[-1]
         count = len(transition.result.steps)
         stages = (transition.reply.stages or ())[:count]
@@ -95,7 +95,7 @@ class Recorder:
             )
         actions = transition.actions if labels is None else labels
         keypoints = transition.reply.keypoints
-        under_way.draft.add(pictures, states, actions[:count], stages, None if keypoints is None else keypoints[:count])
+        under_way.draft.add(images, states, actions[:count], stages, None if keypoints is None else keypoints[:count])
         under_way.add(stages, transition.request.privileged, states)
         if not transition.result.over:
             return
@@ -149,8 +149,8 @@ def steps_of(transition: Transition, state: np.ndarray) -> tuple[dict[str, np.nd
             f"{transition.episode.key} sent frames of the steps {list(frames.steps)} with {len(frames.states)} states, where each of "
             f"{count} steps up to {last} needs both; the adapter must collect them (docs/add-a-benchmark.md)"
         )
-    pictures = {view: np.concatenate([before["images"][view][-1:], images[:-1]]) for view, images in frames.views.items()}
-    return pictures, np.concatenate([state[None], frames.states[:-1]])
+    images = {view: np.concatenate([before["images"][view][-1:], new[:-1]]) for view, new in frames.views.items()}
+    return images, np.concatenate([state[None], frames.states[:-1]])
 
 
 def place_of(folder: Path, key: str) -> Path:

@@ -119,10 +119,10 @@ def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], s
     worker_spec = WorkerSpec.of(suite)
     _check_workplace(run, manifest, worker_spec)
     try:
-        worker_spec = worker_spec.drawn_by(manifest.identity.renderer.split(), run.name)
+        worker_spec = worker_spec.rendered_by(manifest.identity.renderer.split(), run.name)
     except VlarigError as error:
         if not seen.isdisjoint(keys):
-            raise VlarigError(f"the pictures of {run} cannot be compared: {error}") from None
+            raise VlarigError(f"the images of {run} cannot be compared: {error}") from None
     suite = with_found(worker_spec)
     parts = [split_key(key) for key in keys]
     return _Part(
@@ -150,7 +150,7 @@ def _check_workplace(run: Path, manifest: Manifest, worker_spec: WorkerSpec) -> 
         if bundle.identity != manifest.identity.assets.get(bundle.name):
             raise VlarigError(
                 f"{run} was made with other {bundle.name} assets ({manifest.identity.assets.get(bundle.name)}) than are here "
-                f"({bundle.identity}), so its pictures need not replay; point VLARIG_ASSETS at those that it was made with"
+                f"({bundle.identity}), so its images need not replay; point VLARIG_ASSETS at those that it was made with"
             )
 
 

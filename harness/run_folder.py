@@ -42,7 +42,7 @@ def as_begun(run: Path, plans: list[PlannedSuite]) -> list[PlannedSuite]:
     if not (run / MANIFEST_NAME).exists():
         return plans
     renderers = Manifest.load(run).identity.renderer.split()
-    return [replace(plan, worker_spec=plan.worker_spec.drawn_by(renderers, run.name)) for plan in plans]
+    return [replace(plan, worker_spec=plan.worker_spec.rendered_by(renderers, run.name)) for plan in plans]
 
 
 def use_siblings(

@@ -44,10 +44,10 @@ from .plan import (
     PlannedSuite,
     SweepConfig,
     check_suites,
-    drawn_by,
     in_words,
     origins,
     plan_suites,
+    rendered_by,
     run_identity,
 )
 from .policy_state import PolicyState
@@ -195,7 +195,7 @@ def run_sweep(
     if config.fresh and (aside := set_aside(shown)) is not None:
         event_log.say(f"played again: the run that was in {shown} is {aside} now")
     plans = as_begun(shown, plans)
-    identity = identity.model_copy(update={"renderer": drawn_by(plans)})
+    identity = identity.model_copy(update={"renderer": rendered_by(plans)})
     suite_notes = {
         plan.suite.name: text for plan in plans if (text := "; ".join(filter(None, [plan.suite.note, policy.table_note])))
     }

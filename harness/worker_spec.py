@@ -62,7 +62,7 @@ class WorkerSpec:
         sources = find_sources([suite.adapter.partition(":")[0]])
         return cls(suite, runtime, renderer, tuple(find_bundle(name) for name in suite.assets), tuple(sources))
 
-    def drawn_by(self, renderers: Collection[str], run: str) -> Self:
+    def rendered_by(self, renderers: Collection[str], run: str) -> Self:
         """The same with the renderer that a run was begun with, also where this machine prefers another.
 
         Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.pictures import pil_bilinear
+from ..envs.images import pil_bilinear
 from .api import PolicyError
 
 IMAGE_FITS = ("pad", "stretch", "crop")
@@ -18,7 +18,7 @@ IMAGE_FITS = ("pad", "stretch", "crop")
 def fit_image(image: np.ndarray, height: int, width: int, fit: str) -> np.ndarray:
     """``image`` in the size ``uint8[height, width, 3]``; itself where it has that size already.
 
-    Scaling is Pillow's antialiased bilinear filter (:func:`~vlarig.envs.pictures.pil_bilinear`).
+    Scaling is Pillow's antialiased bilinear filter (:func:`~vlarig.envs.images.pil_bilinear`).
 
     Args:
         image: ``uint8[h, w, 3]``.
@@ -68,4 +68,4 @@ def _check(image: Any, fit: str) -> None:
         or 0 in image.shape
     ):
         what = f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise PolicyError(f"a picture is {what}; expected uint8[height, width, 3]")
+        raise PolicyError(f"an image is {what}; expected uint8[height, width, 3]")

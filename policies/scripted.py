@@ -52,9 +52,9 @@ class RandomPolicy(Policy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """``n_action_steps`` random steps for each request."""
-        return [Reply(self._draw(request)) for request in requests]
+        return [Reply(self._sample(request)) for request in requests]
 
-    def _draw(self, request: Request) -> np.ndarray:
+    def _sample(self, request: Request) -> np.ndarray:
         space = request.embodiment.action_space()
         rng = np.random.default_rng(request.seed)
         return rng.uniform(space.low, space.high, (request.n_action_steps, len(space.low))).astype(np.float32)
@@ -87,7 +87,7 @@ class Burst:
     grip: float = 1.0
 
     @classmethod
-    def drawn(cls, before: Burst | None, embodiment: Embodiment, rng: np.random.Generator) -> Burst:
+    def sampled(cls, before: Burst | None, embodiment: Embodiment, rng: np.random.Generator) -> Burst:
         """That of a step, after the one of the step before, which the first has not."""
         if before is not None and before.left:
             return replace(before, left=before.left - 1)
@@ -147,7 +147,7 @@ class ExpertPolicy(Policy):
             return reply
         rng = np.random.default_rng(request.seed)
         before = self._bursts.get(request.env) if request.chunk else None
-        burst = self._bursts[request.env] = Burst.drawn(before, request.embodiment, rng)
+        burst = self._bursts[request.env] = Burst.sampled(before, request.embodiment, rng)
         channels = request.embodiment.channels
         steady = rng.normal(size=len(channels)) * [_scale(each, STEADY_PLACE, STEADY_TURN) for each in channels]
         low, high = np.array([each.low for each in channels]), np.array([each.high for each in channels])

@@ -14,8 +14,8 @@ Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statis
 interval).
 
 The generator is seeded with a SHA-256 over the unit and the sorted keys of the episodes. So a table is the same each time that it is
-printed, seeds cannot be selected, and two policies on the same episodes get the same draws. ``scipy.stats.bootstrap`` draws ``m`` of
-``m`` clusters, and of several strata other ones where it holds fewer at once.
+printed, seeds cannot be selected, and two policies on the same episodes get the same resamples. ``scipy.stats.bootstrap`` samples
+``m`` of ``m`` clusters, and of several strata other ones where it holds fewer at once.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Unit = Literal["task", "initial_state"]
 
 RESAMPLES = 9_999
 
-#: How many counts are held in memory at once; the draws are the same whatever it is.
-DRAWN_AT_ONCE = 1_000_000
+#: How many counts are held in memory at once; the resamples are the same whatever it is.
+SAMPLED_AT_ONCE = 1_000_000
 
 #: Fewer clusters, less one for each stratum, give no interval. A sampled mean never leaves the range of the clusters' own means; with
 #: five clusters that range lies wholly on one side of the true median in 2 x 0.5^5, 6 %, of all cases, with six in 3 %.
@@ -73,7 +73,7 @@ def clustered_mean(
             makes sure that they are complete (:mod:`vlarig.results.measures`).
         unit: What is sampled as a whole; see above.
         confidence: Share of such intervals that cover the true mean.
-        resamples: Number of draws.
+        resamples: How many.
 
     Raises:
         ValueError: There is no episode, or a number is not finite.
@@ -97,16 +97,16 @@ def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resa
     Args:
         strata: For each stratum ``float64[clusters, 2]``: the sum of a cluster's values, and how many these are. Two clusters or more.
         rng: The generator.
-        resamples: Number of draws.
+        resamples: How many.
     """
     totals = np.zeros((resamples, 2))
     for clusters in strata:
         count = len(clusters)
-        rows = max(1, DRAWN_AT_ONCE // count)
+        rows = max(1, SAMPLED_AT_ONCE // count)
         for first in range(0, resamples, rows):
             some = totals[first : first + rows]
-            drawn = rng.multinomial(count - 1, np.full(count, 1 / count), size=len(some))
-            some += count / (count - 1) * (drawn @ clusters)
+            sampled = rng.multinomial(count - 1, np.full(count, 1 / count), size=len(some))
+            some += count / (count - 1) * (sampled @ clusters)
     return totals[:, 0] / totals[:, 1]
 
 
@@ -119,7 +119,7 @@ def resampled_interval(
         strata: As :func:`resampled_means` takes them.
         rng: The generator.
         confidence: Share of such intervals that cover the true mean.
-        resamples: Number of draws.
+        resamples: How many.
     """
     freedom = sum(map(len, strata)) - len(strata)
     if freedom < MINIMUM_FREEDOM or min(map(len, strata)) < 2:

@@ -346,8 +346,8 @@ def findings(suite: Compared) -> list[str]:
 
 
 def _with_interval(mean: Mean) -> str:
-    drawn = f"bootstrap over {mean.clusters} {mean.unit}s"
-    return f"{points_range(mean.interval)} ({drawn})" if mean.interval else f"no interval ({drawn}: too few, or all alike)"
+    sampled = f"bootstrap over {mean.clusters} {mean.unit}s"
+    return f"{points_range(mean.interval)} ({sampled})" if mean.interval else f"no interval ({sampled}: too few, or all alike)"
 
 
 def points(difference: float) -> str:

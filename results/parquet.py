@@ -46,7 +46,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("primitives", "int32", "simulator moves that the steps were carried out with"),
     ("chunks", "list<int32>", "steps executed in each chunk, in order"),
     ("seconds_simulate", "float64", "wall seconds in the simulator's physics"),
-    ("seconds_render", "float64", "wall seconds drawing pictures"),
+    ("seconds_render", "float64", "wall seconds rendering images"),
     ("seconds_policy", "float64", "wall seconds that the policy took for its batches"),
     ("seconds_wait", "float64", "wall seconds waiting for a turn"),
     ("seconds_total", "float64", "wall seconds in all"),

@@ -29,13 +29,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def films_of(run_dir: Path, *pictures: str) -> frozenset[str]:
+def films_of(run_dir: Path, *images: str) -> frozenset[str]:
     """File names of a run's films, and with ``.jpg`` of their posters."""
     try:
         files = list((run_dir / "videos").iterdir())
     except OSError:
         return frozenset()
-    return frozenset(file.name for file in files if file.suffix in (".mp4", *pictures) and not file.name.startswith("."))
+    return frozenset(file.name for file in files if file.suffix in (".mp4", *images) and not file.name.startswith("."))
 
 
 def run_name(run_dir: Path) -> str:

@@ -11,7 +11,7 @@ from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
-from vlarig.policies.qwen_vla.conversation import Conversation, Mark, Picture, Turn
+from vlarig.policies.qwen_vla.conversation import Conversation, Mark, Still, Turn
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
 from vlarig.training.samples import ActionSample, LanguageSample, Sample, Stream
 
@@ -20,7 +20,7 @@ OBJECTS = ("bowl", "mug", "plate", "book", "pot", "knife", "lamp", "pillow")
 
 @dataclass
 class Random(Stream):
-    """Two robots with words, pictures and chunks of several lengths; ``broken`` positions have a picture but no finite action."""
+    """Two robots with words, images and chunks of several lengths; ``broken`` positions have an image but no finite action."""
 
     broken: tuple[int, ...] = ()
     views: int = 1
@@ -54,14 +54,14 @@ class Ten(Random):
 
 @dataclass
 class Mixed(Random):
-    """The same with conversations among them: of eight samples one with a picture, two without."""
+    """The same with conversations among them: of eight samples one with an image, two without."""
 
     def __getitem__(self, position: int) -> Sample:
         kind = position % 8
         if kind < 5:
             return super().__getitem__(position)
         rng = np.random.default_rng(position)
-        seen = (Picture(rng.integers(0, 256, (40 + kind, 70, 3), np.uint8)),) if kind == 5 else ()
+        seen = (Still(rng.integers(0, 256, (40 + kind, 70, 3), np.uint8)),) if kind == 5 else ()
         question = Turn("user", (*seen, f"Where is the {OBJECTS[position % 7]}?"))
         answer = Turn("assistant", (f"It is on the {OBJECTS[position % 5]}, {position} of them.",))
         return LanguageSample(f"talk/{position}", Conversation((question, answer)))
@@ -76,14 +76,14 @@ class Squares(Random):
         x, y = position // 2 % 2 * 32 + 16, position // 4 % 2 * 32 + 16
         image = np.full((64, 64, 3), 200, np.uint8)
         image[y - 8 : y + 8, x - 8 : x + 8] = {"red": (220, 30, 30), "blue": (30, 30, 220)}[colour]
-        seen = Picture(image, marks=(Mark(f"{colour} cube", x / 64, y / 64, "object"),))
+        seen = Still(image, marks=(Mark(f"{colour} cube", x / 64, y / 64, "object"),))
         question = Turn("user", (seen, f"Where is the {colour} cube?"))
         return LanguageSample(f"squares/{position}", Conversation((question, Turn("assistant", ("There.",)))))
 
 
 @dataclass
 class EightWords(Random):
-    """Eight chunks of one robot, without a picture; the prompts differ by the object alone, so only words tell the chunks apart."""
+    """Eight chunks of one robot, without an image; the prompts differ by the object alone, so only words tell the chunks apart."""
 
     embodiments: tuple[Embodiment, ...] = (LIBERO_PANDA,)
 

@@ -48,12 +48,12 @@ def configuration() -> TrainConfig:
     return read_config("sft", None, OVERRIDES)
 
 
-def errors(policy: QwenVlaPolicy, draws: int = 4) -> dict[str, float]:
-    """Root mean square error of each chunk, of -1 to 1, over several draws of the start noise."""
+def errors(policy: QwenVlaPolicy, samples: int = 4) -> dict[str, float]:
+    """Root mean square error of each chunk, of -1 to 1, over several samples of the start noise."""
     found = {}
     for index, name in enumerate(OBJECTS):
         sample = EightWords()[index]
-        requests = [Request(0, "key", 0, seed, sample.observation, sample.embodiment, 16) for seed in range(draws)]
+        requests = [Request(0, "key", 0, seed, sample.observation, sample.embodiment, 16) for seed in range(samples)]
         replies = [policy.act([request])[0].actions for request in requests]
         found[name] = float(np.sqrt(np.mean([(actions - sample.actions) ** 2 for actions in replies])))
     return found

@@ -1,4 +1,4 @@
-"""Small LeRobotDatasets whose pictures show their episode and frame: by our own writer, and v2.1 by hand."""
+"""Small LeRobotDatasets whose images show their episode and frame: by our own writer, and v2.1 by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lerobot_pictures import LENGTHS, SIZE, TASKS, numbers, picture
+from lerobot_images import LENGTHS, SIZE, TASKS, frame_image, numbers
 from PIL import Image
 from sample_runs import make_record
 
@@ -54,9 +54,9 @@ def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: f
         states, actions = numbers(episode)
         for begin in range(0, length, 8):
             part = range(begin, min(begin + 8, length))
-            pictures = {view: np.stack([picture(episode, frame, at) for frame in part]) for at, view in enumerate(VIEWS)}
+            images = {view: np.stack([frame_image(episode, frame, at) for frame in part]) for at, view in enumerate(VIEWS)}
             words = [("reach" if frame < 5 else "grasp") for frame in part] if labels else ()
-            draft.add(pictures, states[begin : begin + 8], actions[begin : begin + 8], words)
+            draft.add(images, states[begin : begin + 8], actions[begin : begin + 8], words)
         draft.finish(staging / str(episode), described(length) if labels else None)
         record = make_record(episode, steps=length, chunks=(length,), actions=actions, instruction=TASKS[episode])
         episodes.append(RecordedEpisode(record, seed=episode, place=staging / str(episode)))
@@ -66,7 +66,7 @@ def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: f
 
 
 def make_v21(folder: Path, films: bool = True, options: dict[str, str] | None = None) -> Path:
-    """A dataset v2.1, without anything of ours; its films have B-frames and a key frame every 250th picture."""
+    """A dataset v2.1, without anything of ours; its films have B-frames and a key frame every 250th image."""
     keys = {f"observation.images.{name}": at for at, name in enumerate(("front", "hand"))}
     features: dict[str, Any] = {
         key: {"dtype": "video" if films else "image", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
@@ -107,12 +107,12 @@ def make_v21(folder: Path, films: bool = True, options: dict[str, str] | None = 
             "task_index": np.full(length, tasks.index(TASKS[episode])),
         }
         for key, view in keys.items():
-            pictures = [picture(episode, frame, view) for frame in frames]
+            images = [frame_image(episode, frame, view) for frame in frames]
             if films:
                 path = folder / f"videos/chunk-{episode // 2:03d}/{key}/episode_{episode:06d}.mp4"
-                _write_film(path, pictures, options or {"crf": "12"})
+                _write_film(path, images, options or {"crf": "12"})
             else:
-                columns[key] = [{"bytes": _png(each), "path": f"{at}.png"} for at, each in enumerate(pictures)]
+                columns[key] = [{"bytes": _png(each), "path": f"{at}.png"} for at, each in enumerate(images)]
         path = folder / f"data/chunk-{episode // 2:03d}/episode_{episode:06d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)
@@ -173,9 +173,9 @@ def make_aloha(folder: Path, lengths: Sequence[int] = (30, 24), size: tuple[int,
         }
         pq.write_table(pa.table(columns), folder / f"data/chunk-000/episode_{episode:06d}.parquet")
         for number, camera in enumerate(ALOHA_CAMERAS):
-            pictures = [np.full(shape, (40 * number, 4 * frame, 90), np.uint8) for frame in range(length)]
+            images = [np.full(shape, (40 * number, 4 * frame, 90), np.uint8) for frame in range(length)]
             path = folder / f"videos/chunk-000/observation.images.{camera}/episode_{episode:06d}.mp4"
-            _write_film(path, pictures, {"crf": "30", "preset": "ultrafast"}, rate=50)
+            _write_film(path, images, {"crf": "30", "preset": "ultrafast"}, rate=50)
     return folder
 
 
@@ -183,14 +183,14 @@ def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _write_film(path: Path, pictures: list[np.ndarray], options: dict[str, str], rate: int = 10) -> None:
+def _write_film(path: Path, images: list[np.ndarray], options: dict[str, str], rate: int = 10) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as film:
         stream = film.add_stream("libx264", rate=rate)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.options = options
-        for each in pictures:
+        for each in images:
             film.mux(stream.encode(av.VideoFrame.from_ndarray(each, format="rgb24")))
         film.mux(stream.encode(None))
 

@@ -56,7 +56,7 @@ class Motions:
 
 @dataclass
 class Talk:
-    """Conversations without pictures."""
+    """Conversations without images."""
 
     name: str = "talk"
     family: Family = "general_vision_language"

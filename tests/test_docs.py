@@ -148,11 +148,11 @@ def test_recording(tabletop: object, tmp_path: Path) -> None:
 
 
 def test_the_speeds_of_the_first_page_are_those_of_the_benchmarks_pages() -> None:
-    """Its words were "several times faster" of all suites; SimplerEnv's default protocol draws as often as upstream's loop."""
+    """Its words were "several times faster" of all suites; SimplerEnv's default protocol renders as often as upstream's loop."""
     rows = {
         "libero.md": ["a step of the default protocol, one request in 8"],
         "simpler.md": [
-            "a whole episode of the default protocol, a picture a step",
+            "a whole episode of the default protocol, an image a step",
             "a whole episode with its reset, one policy request in 16 steps",
         ],
     }
@@ -166,8 +166,8 @@ def test_the_speeds_of_the_first_page_are_those_of_the_benchmarks_pages() -> Non
             assert f"{least} to {most} times" in index, f"{page}: {label}"
 
 
-def test_pictures_of_a_terminal_show_what_is_printed_today() -> None:
-    """They are drawn by docs/examples/draw_terminal.py."""
+def test_images_of_a_terminal_show_what_is_printed_today() -> None:
+    """They are rendered by docs/examples/render_terminal.py."""
     for name, words in {"live-display": ["envs", "workers", "time", "simulate", "for a worker's turn"], "table": []}.items():
         svg = (DOCS / "images" / f"{name}.svg").read_text()
         shown = html.unescape(" ".join(re.findall(r">([^<>]*)</text>", svg))).replace("\xa0", " ")
@@ -175,7 +175,7 @@ def test_pictures_of_a_terminal_show_what_is_printed_today() -> None:
         assert not re.search("rows|execute", shown) and "url(" not in re.sub(r"url\(#", "", svg)
 
 
-def test_links_and_pictures_exist() -> None:
+def test_links_and_images_exist() -> None:
     pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "benchmarks" / "speed" / "README.md"]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):

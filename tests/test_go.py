@@ -320,7 +320,7 @@ def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypa
     programs("apt-get", "exit 1")
     with pytest.raises(SystemExit):
         go.ensure_renderer("tabletop")
-    assert "pictures need the library OSMesa; run: sudo apt-get install -y libosmesa6\n" in capsys.readouterr().err
+    assert "images need the library OSMesa; run: sudo apt-get install -y libosmesa6\n" in capsys.readouterr().err
 
 
 def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
@@ -330,7 +330,7 @@ def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
     monkeypatch.setenv("VLARIG_RENDERER", "lavapipe, egl")
     with pytest.raises(SystemExit):
         go.ensure_renderer("tabletop")
-    assert "pictures need the library EGL OpenGL" in capsys.readouterr().err
+    assert "images need the library EGL OpenGL" in capsys.readouterr().err
 
 
 def test_a_graphics_driver_is_left_to_the_runtime(go, programs, monkeypatch):

@@ -64,7 +64,7 @@ HARMLESS = {
     ("policies/lerobot.py", "from_pretrained without use_safetensors=True"): "LeRobot's policies read safetensors alone",
     ("tests/benchmarks/test_libero.py", "compile"): "the evaluator's own function, from the test's own recorded source",
     ("tests/benchmarks/test_libero.py", "exec"): "the same",
-    ("tests/drawn_hands.py", "numpy.save without allow_pickle=False"): "it writes what VITRA publishes so",
+    ("tests/rendered_hands.py", "numpy.save without allow_pickle=False"): "it writes what VITRA publishes so",
     (
         "tests/training/data/test_egocentric.py",
         "numpy.save without allow_pickle=False",

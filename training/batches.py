@@ -83,7 +83,7 @@ class Collator:
         statistics: The stream's.
         times: Where flow times come from.
         seed: The training's.
-        pictures: Whether prompts have their images.
+        images: Whether prompts have their images.
         draws: Flow times and noises that are sampled for each chunk.
         answers: Whether conversations have their answers.
         by_language: Whether the language model learns their marks, too.
@@ -93,7 +93,7 @@ class Collator:
     statistics: Mapping[str, DatasetStatistics]
     times: TimeSampler
     seed: int
-    pictures: bool = True
+    images: bool = True
     draws: int = 1
     answers: bool = True
     by_language: bool = True
@@ -101,7 +101,7 @@ class Collator:
     @property
     def blur(self) -> bool:
         """Whether the action expert learns from the samples' keypoints, blurred, in place of what the backbone says."""
-        return self.inputs.config.reads_ends and not self.pictures
+        return self.inputs.config.reads_ends and not self.images
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
         """The batch of samples with their positions."""
@@ -114,7 +114,7 @@ class Collator:
                     continue
                 query, ends = self._query(sample), self._ends(sample)
                 if not self.blur:
-                    prompts.append(dataclasses.replace(prompt_of(query, self.inputs.config, self.pictures), ends=ends))
+                    prompts.append(dataclasses.replace(prompt_of(query, self.inputs.config, self.images), ends=ends))
                 chunks += [(index, chunk) for chunk in self._chunks(query, sample.actions, position, ends)]
             except VlarigError as error:
                 raise TrainingError(f"the sample {sample.name!r} does not fit: {error}") from None
@@ -134,7 +134,7 @@ class Collator:
         if sample.keypoints is None:
             if self.blur:
                 raise TrainingError(
-                    "it has no keypoints, which training without pictures needs; record them with an expert that gives them"
+                    "it has no keypoints, which training without images needs; record them with an expert that gives them"
                 )
             return None
         return end_numbers(sample.keypoints, hand_pose(sample.observation["state"], sample.embodiment.state_layout))

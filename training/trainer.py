@@ -119,7 +119,7 @@ class Trainer:
         )
         if self.collator.blur and not {"vision", "language"} <= set(config.model.frozen):
             raise TrainingError(
-                "without pictures the action expert alone learns, as it reads the ends of prompts; add vision and language to "
+                "without images the action expert alone learns, as it reads the ends of prompts; add vision and language to "
                 "model.frozen, or give data.pictures=true"
             )
         model = bundle.model

@@ -46,7 +46,7 @@ class CoverageConfig:
     simulations: int = 1000
     """Suites that are sampled for each row of the bootstrap's table."""
     resamples: int = 999
-    """Draws of the bootstrap; vlarig itself takes more."""
+    """Resamples of the bootstrap; vlarig itself takes more."""
     plot: Path | None = None
     """Where to save an image of the closed forms' coverage; needs matplotlib."""
 

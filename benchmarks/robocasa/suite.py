@@ -69,21 +69,21 @@ EVALUATORS = {
 }
 
 #: Upstream's image; see RobocasaEnv.render_view.
-_PICTURE = (256, 256)
+_IMAGE = (256, 256)
 
 #: StarVLA's client, by whose protocol Qwen-VLA is scored (paper, section 5.1.1).
 STARVLA = Protocol(
     name="starvla",
     version=1,
     step_limit=720,
-    cameras=(Camera("ego", 224, 224, drawn=_PICTURE, resize="cv2_area"),),
+    cameras=(Camera("ego", 224, 224, drawn=_IMAGE, resize="cv2_area"),),
     n_action_steps=12,
     options={"success": "chunk_end"},
 )
 GR00T = replace(
     STARVLA,
     name="gr00t",
-    cameras=(Camera("ego", *_PICTURE),),
+    cameras=(Camera("ego", *_IMAGE),),
     n_action_steps=8,
     stop_on_success=True,
     options={"success": "step"},
@@ -95,7 +95,7 @@ _PLACES = {name: place for place, name in enumerate((*CLOSING, *MOVING))}
 
 
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
-    """The seed of all that a reset draws; each task has seeds of its own, since equal ones draw equal objects."""
+    """The seed of all that a reset samples; each task has seeds of its own, since equal ones sample equal objects."""
     return {"seed": initial_state * len(_PLACES) + _PLACES[task.name]}
 
 

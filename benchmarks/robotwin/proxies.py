@@ -25,7 +25,7 @@ HOLLOW = ("bowl", "basket", "dustbin", "trashbin", "plasticbox", "shoe-box", "tr
 #: Thickness of an open box's walls: this share of its shortest side, and at least that of its shorter horizontal one.
 WALL, HORIZONTAL_WALL = 0.06, 0.03
 
-#: Upstream's number of unseen textures (TianxingChen/RoboTwin2.0, ``background_texture.zip``): a reset draws one by its number.
+#: Upstream's number of unseen textures (TianxingChen/RoboTwin2.0, ``background_texture.zip``): a reset samples one by its number.
 UNSEEN_TEXTURES = 1000
 
 #: Upstream's further objects for clutter, which are published with their sizes on the hub alone: none.

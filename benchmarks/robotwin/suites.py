@@ -43,7 +43,7 @@ EVALUATORS = {
 }
 
 #: Upstream's D435 (task_config/_camera_config.yml): height and width.
-_DRAWN = (240, 320)
+_RENDERED = (240, 320)
 _VIEWS = ("ego", "cam_left_wrist", "cam_right_wrist")
 
 #: StarVLA's client, by whose protocol Qwen-VLA is scored (paper, section 5.1.1): three views of 224 x 224, chunks of 16 to their end.
@@ -52,18 +52,18 @@ STARVLA = Protocol(
     version=1,
     step_limit=1000,  # eval_policy.py, where a task has none
     task_limits=STEP_LIMITS,
-    cameras=tuple(Camera(view, 224, 224, drawn=_DRAWN, resize="cv2_area") for view in _VIEWS),
+    cameras=tuple(Camera(view, 224, 224, drawn=_RENDERED, resize="cv2_area") for view in _VIEWS),
     n_action_steps=16,
     options={"instructions": "unseen"},  # deploy_policy.yml, ``instruction_type``
 )
 #: The images as upstream renders them.
-ROBOTWIN = replace(STARVLA, name="robotwin", cameras=tuple(Camera(view, *_DRAWN) for view in _VIEWS))
+ROBOTWIN = replace(STARVLA, name="robotwin", cameras=tuple(Camera(view, *_RENDERED) for view in _VIEWS))
 #: Templates and names of objects that training data have.
 SEEN = replace(ROBOTWIN, name="seen", options={"instructions": "seen"})
 PROTOCOLS = (STARVLA, ROBOTWIN, SEEN)
 
 #: Upstream's four cameras, with which the adapter is compared.
-ALL_VIEWS = replace(ROBOTWIN, cameras=tuple(Camera(view, *_DRAWN) for view in ROBOTWIN_ALOHA.cameras))
+ALL_VIEWS = replace(ROBOTWIN, cameras=tuple(Camera(view, *_RENDERED) for view in ROBOTWIN_ALOHA.cameras))
 
 #: The expert solves a seed with one planner or the other (CuRobo with CUDA, mplib without): their seeds are not mixed.
 PREPARATION = Preparation(EPISODES, first=FIRST_SEED, same=("planner",))
@@ -79,7 +79,7 @@ TRIAL = Trial(
     tasks=("stack_blocks_two", "click_bell"),
     steps=8,
     upstream="vlarig.envs.robotwin.evaluator:RobotwinEvaluator",
-    always_draws=True,
+    always_renders=True,
     protocols=(ALL_VIEWS,),
 )
 

@@ -128,7 +128,7 @@ def _eggplant_and_basket(initial_state: int, turns: Sequence[int]) -> tuple[Pose
     return eggplant, [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
 
 
-def _drawn_on_square(
+def _sampled_on_square(
     rng: np.random.Generator, half: _Place, apart: float, source_height: float, target_height: float, turned: bool
 ) -> tuple[Pose, Pose]:
     """Anywhere on the rectangle, the centres at least ``apart`` from each other, the source turned by any angle if ``turned``."""
@@ -140,7 +140,7 @@ def _drawn_on_square(
     return _standing(tuple(source.tolist()), source_height, yaw), [*target.tolist(), target_height, *UNTURNED]
 
 
-def _drawn_eggplant(rng: np.random.Generator) -> tuple[Pose, Pose]:
+def _sampled_eggplant(rng: np.random.Generator) -> tuple[Pose, Pose]:
     """Anywhere in the sink between the numbered places, as it lies after one of the falls that were measured."""
     place = rng.uniform(np.min(EGGPLANT_PLACES, axis=0), np.max(EGGPLANT_PLACES, axis=0)).tolist()
     turn = EGGPLANT_TURNS[rng.integers(len(EGGPLANT_TURNS))]
@@ -155,7 +155,7 @@ SPOON_AND_TOWEL = Scene(
     "table_cloth_generated_shorter",
     partial(_on_square, yaws=SPOON_YAWS, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT),
     INITIAL_STATES,
-    partial(_drawn_on_square, half=SQUARE, apart=APART, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT, turned=True),
+    partial(_sampled_on_square, half=SQUARE, apart=APART, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT, turned=True),
 )
 CARROT_AND_PLATE = Scene(
     "PutCarrotOnPlateInScene-v1",
@@ -163,7 +163,7 @@ CARROT_AND_PLATE = Scene(
     "bridge_plate_objaverse_larger",
     partial(_on_square, yaws=CARROT_YAWS, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT),
     INITIAL_STATES,
-    partial(_drawn_on_square, half=SQUARE, apart=APART, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT, turned=True),
+    partial(_sampled_on_square, half=SQUARE, apart=APART, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT, turned=True),
 )
 CUBES = Scene(
     "StackGreenCubeOnYellowCubeBakedTexInScene-v1",
@@ -172,7 +172,12 @@ CUBES = Scene(
     _cubes,
     INITIAL_STATES,
     partial(
-        _drawn_on_square, half=CUBE_SQUARES[1], apart=APART, source_height=CUBE_HEIGHT, target_height=CUBE_HEIGHT, turned=False
+        _sampled_on_square,
+        half=CUBE_SQUARES[1],
+        apart=APART,
+        source_height=CUBE_HEIGHT,
+        target_height=CUBE_HEIGHT,
+        turned=False,
     ),
 )
 EGGPLANT_AND_BASKET = Scene(
@@ -181,7 +186,7 @@ EGGPLANT_AND_BASKET = Scene(
     "dummy_sink_target_plane",
     partial(_eggplant_and_basket, turns=ORIGINAL_EGGPLANT_TURNS),
     24,
-    _drawn_eggplant,
+    _sampled_eggplant,
 )
 MANISKILL3_EGGPLANT = replace(
     EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(len(EGGPLANT_TURNS))), initial_states=64

@@ -55,7 +55,7 @@ EVALUATORS = {
         ),
         recorded={"simulator": _ORIGINAL},
         trials=72,  # 24 initial states, ``init_rng`` 0, 2 and 4
-        remark="makes a new env for every episode; seeds its policy with 0, 2 and 4 once a process; Octo sees the last two pictures",
+        remark="makes a new env for every episode; seeds its policy with 0, 2 and 4 once a process; Octo sees the last two images",
     ),
     "maniskill3": Evaluator(
         repository="simpler-env/SimplerEnv",
@@ -88,15 +88,15 @@ EVALUATORS = {
     ),
 }
 
-#: What every evaluator draws: height and width of the Bridge camera.
-_DRAWN = (480, 640)
+#: What every evaluator renders: height and width of the Bridge camera.
+_RENDERED = (480, 640)
 
 #: Everything that StarVLA's evaluator does; Qwen-VLA is scored by it (paper, section 5.1.1).
 STARVLA = Protocol(
     name="starvla",
     version=1,
     step_limit=120,  # star_bridge.sh, ``--max-episode-steps``, the same for all tasks
-    cameras=(Camera("ego", 224, 224, drawn=_DRAWN, resize="cv2_area"),),  # ``_resize_image``
+    cameras=(Camera("ego", 224, 224, drawn=_RENDERED, resize="cv2_area"),),  # ``_resize_image``
     n_action_steps=1,
     repeats=4,  # star_bridge.sh, ``TSET_NUM``
     stop_on_success=False,
@@ -110,7 +110,7 @@ SIMPLERENV = replace(
     name="simplerenv",
     step_limit=60,  # octo_bridge.sh, ``--max-episode-steps``
     task_limits={EGGPLANT: 120},
-    cameras=(Camera("ego", 256, 256, drawn=_DRAWN, resize="lanczos3"),),
+    cameras=(Camera("ego", 256, 256, drawn=_RENDERED, resize="lanczos3"),),
     repeats=3,  # octo_bridge.sh, ``init_rng``
     ensemble=Ensemble("mean", horizon=4),  # ``pred_action_horizon`` and ``action_ensemble_temp``
 )
@@ -124,7 +124,7 @@ GROOT = Protocol(
     name="groot",
     version=1,
     step_limit=300,  # README.md, ``--max-episode-steps``
-    cameras=(Camera("ego", 256, 256, drawn=_DRAWN, resize="cv2_linear"),),  # simpler_env.py, ``cv2.resize`` as it comes
+    cameras=(Camera("ego", 256, 256, drawn=_RENDERED, resize="cv2_linear"),),  # simpler_env.py, ``cv2.resize`` as it comes
     n_action_steps=4,  # README.md, ``--n-action-steps`` for the WidowX
     repeats=5,  # README.md, ``--n-envs``; see groot_seeds
     gripper="half",
@@ -140,7 +140,7 @@ LEARNED = replace(CHUNKED, name="learned", stop_on_success=True, success_rule="f
 #: mani-skill's own env, with which the adapter is compared: its camera, its reading of a step, its predicates, its initial states.
 PLAIN = replace(
     MANISKILL3,
-    cameras=(Camera("ego", *_DRAWN),),
+    cameras=(Camera("ego", *_RENDERED),),
     ensemble=None,
     gripper="as_given",
     options={"rotation": "moving_axes", "predicates": "maniskill3"},
@@ -156,7 +156,7 @@ GROOT_EGGPLANT = "put the eggplant in the yellow basket"
 def groot_seeds(count: int) -> tuple[int, ...]:
     """The literal seeds of the first episodes of every env that GR00T's evaluator makes.
 
-    It gives none by default. An env of ManiSkill2_real2sim seeds itself with 2022 when it is made, and a reset without a seed draws
+    It gives none by default. An env of ManiSkill2_real2sim seeds itself with 2022 when it is made, and a reset without a seed samples
     one from the generator of the seed before (mani_skill2_real2sim/envs/sapien_env.py@ef7a4d4, ``set_main_rng``, ``set_episode_rng``).
     So all of its envs play the same states. According to its maintainers N1.6's numbers are of seed 2022 (NVIDIA/Isaac-GR00T#685).
     """
@@ -166,8 +166,8 @@ def groot_seeds(count: int) -> tuple[int, ...]:
     return tuple(seeds[1:])
 
 
-def groot_draw(seed: int, initial_states: int) -> int:
-    """The initial state that ManiSkill2_real2sim draws for a seed (put_on_in_scene.py@ef7a4d4, ``PutOnBridgeInSceneEnv.reset``)."""
+def groot_sample(seed: int, initial_states: int) -> int:
+    """The initial state that ManiSkill2_real2sim samples for a seed (put_on_in_scene.py@ef7a4d4, ``PutOnBridgeInSceneEnv.reset``)."""
     return int(np.random.RandomState(seed).randint(initial_states))
 
 
@@ -197,7 +197,7 @@ def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any
     if task.name == EGGPLANT and evaluator == "maniskill3":
         scene = MANISKILL3_EGGPLANT
     episode_id = (
-        groot_draw(initial_state, scene.initial_states)
+        groot_sample(initial_state, scene.initial_states)
         if evaluator == "groot" and 0 <= initial_state < 2**32
         else initial_state
     )
@@ -256,7 +256,7 @@ SIMPLER_WIDOWX = Suite(
         tasks=(EGGPLANT, "stack_green_on_yellow"),
         steps=20,
         upstream="vlarig.envs.simpler.evaluator:ManiSkillEvaluator",
-        always_draws=True,
+        always_renders=True,
         protocols=(PLAIN,),
     ),
 )

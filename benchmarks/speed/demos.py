@@ -16,7 +16,7 @@ from vlarig.results.records import NO_IMAGES, EpisodeRecord
 
 #: Steps of an episode, at least and at most.
 LENGTHS = (50, 120)
-#: Rectangles that move about in a picture.
+#: Rectangles that move about in an image.
 MOVING = 4
 TASKS = ("put the red cube in the tray", "stack the blocks", "open the drawer")
 
@@ -27,7 +27,7 @@ def make_demos(folder: Path, episodes: int, size: int, lengths: tuple[int, int] 
     Args:
         folder: Where to; it holds nothing yet.
         episodes: How many.
-        size: Height and width of the pictures.
+        size: Height and width of the images.
         lengths: Steps of an episode, at least and at most.
     """
     rng = np.random.default_rng(0)
@@ -56,8 +56,8 @@ def make_episode(
     corners %= size * 4 // 5
     draft = EpisodeDraft(staging / f".draft-{number}", robot.control_frequency)
     for step in range(steps):
-        pictures = {view: drawn(image, corners[step])[None] for view, image in scenes.items()}
-        draft.add(pictures, states[step : step + 1], actions[step : step + 1])
+        images = {view: rendered(image, corners[step])[None] for view, image in scenes.items()}
+        draft.add(images, states[step : step + 1], actions[step : step + 1])
     draft.finish(staging / str(number))
     task = f"task {number % len(TASKS)}"
     record = EpisodeRecord(
@@ -69,9 +69,9 @@ def make_episode(
     return RecordedEpisode(record, seed=number, place=staging / str(number))
 
 
-def drawn(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
+def rendered(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """The scene with its rectangles."""
-    picture, side = image.copy(), len(image) // 8
+    shown, side = image.copy(), len(image) // 8
     for number, (top, left) in enumerate(corners):
-        picture[top : top + side, left : left + side] = (60 * number, 200 - 30 * number, 90)
-    return picture
+        shown[top : top + side, left : left + side] = (60 * number, 200 - 30 * number, 90)
+    return shown

@@ -1,7 +1,7 @@
 """Samples a second that the data of a training gives, beside a bare decode loop of the same frames, and how long the model waits.
 
 ``samples`` compares, in turns: a LeRobotDataset's samples in order and at random, a mixture with its collator (prompts to tokens,
-pictures to size and into patches, chunks to their places), and the trainer's DataLoader with so many workers. A bare loop decodes the
+images to size and into patches, chunks to their places), and the trainer's DataLoader with so many workers. A bare loop decodes the
 same frames of the same films in the same order with PyAV, in one thread, and makes arrays of them, no more. There are two such loops:
 one calls ``frame.to_ndarray(format="rgb24")``, which makes a colour converter for each frame, and one keeps its converter. The second
 is the faster one, and so the one that a reader of films should come near. What one process does is measured by its CPU time, which
@@ -67,9 +67,9 @@ class Options:
     episodes: int = 30
     """Episodes that are made up."""
     size: int = 224
-    """Height and width of their pictures."""
+    """Height and width of their images."""
     preset: Literal["4b", "small", "tiny"] = "small"
-    """Sizes of the model, whose pictures and tokens the collator makes."""
+    """Sizes of the model, whose images and tokens the collator makes."""
     micro_batch: int = 16
     """Samples that are collated together."""
     workers: tuple[int, ...] = (0, 1, 2)
@@ -101,7 +101,7 @@ class Films:
 
     Args:
         meta: The dataset.
-        cameras: Names of its pictures that are decoded.
+        cameras: Names of its images that are decoded.
         keeps: Whether a colour converter is kept.
     """
 
@@ -117,7 +117,7 @@ class Films:
             moments = [self._moment(camera, index) for index in indices]
             for _, group in itertools.groupby(moments, key=lambda each: each[0]):
                 frames = list(group)
-                yield from (picture for _, picture in zip(frames, self._decode(*frames[0]), strict=False))
+                yield from (image for _, image in zip(frames, self._decode(*frames[0]), strict=False))
 
     def at_random(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Frames one by one, all cameras of each: from the key frame before it on."""

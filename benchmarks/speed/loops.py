@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-#: Pictures and bare physics steps of a measurement.
-PICTURES = 8
+#: Images and bare physics steps of a measurement.
+IMAGES = 8
 
 
 def cpu(work: Callable[[], Any], count: int = 1) -> float:
@@ -42,9 +42,9 @@ def play(env: Any, start: Any, actions: np.ndarray) -> None:
 
 
 def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> dict[str, Any]:
-    """CPU milliseconds of a reset and of a step by loop, those of a picture and of bare physics; and whether states are equal.
+    """CPU milliseconds of a reset and of a step by loop, those of an image and of bare physics; and whether states are equal.
 
-    The first of ``starts`` is without pictures, the second with them. States are those of the loops with pictures: LIBERO's env
+    The first of ``starts`` is without images, the second with them. States are those of the loops with images: LIBERO's env
     without cameras ends in another state than its env with them.
     """
     env, actions = make(), np.array(request["actions"], dtype=np.float32)
@@ -67,11 +67,11 @@ def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any])
             reset = cpu(partial(env.open, start.episode, start.needs))
             costs[name].append((reset, cpu(partial(play, env, start, actions)) / len(actions)))
         for camera in starts[1].episode.protocol.cameras:
-            drawn = cpu(partial(env.render_view, camera.as_drawn), PICTURES)
-            parts.setdefault(f"our picture, {camera.view}", []).append(drawn)
+            rendered = cpu(partial(env.render_view, camera.as_drawn), IMAGES)
+            parts.setdefault(f"our image, {camera.view}", []).append(rendered)
         physics = theirs["upstream"].bare_physics(env)
         if physics is not None:
-            parts.setdefault("bare physics of a step", []).append(cpu(physics, PICTURES))
+            parts.setdefault("bare physics of a step", []).append(cpu(physics, IMAGES))
         for name, each in theirs.items():
             begin = partial(each.begin_again, starts[1].episode)
             costs[name].append((cpu(begin), cpu(lambda each=each: [each.step(action) for action in actions]) / len(actions)))
@@ -89,7 +89,7 @@ def memory(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> flo
 
 
 def upstream_memory(request: dict[str, Any], _: Callable[[], Any], starts: list[Any]) -> float:
-    """The same of upstream's env with pictures; MuJoCo's cache of files is off, as in ours."""
+    """The same of upstream's env with images; MuJoCo's cache of files is off, as in ours."""
     loop = resolve_name(request["upstream"])(starts[0].episode, True)
     loop.begin_again(starts[0].episode)
     loop.step(np.zeros(request["action_size"], dtype=np.float32))

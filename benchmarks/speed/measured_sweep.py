@@ -16,7 +16,7 @@ from vlarig.policies.api import Policy, Reply, Request
 
 
 class InstantPolicy(Policy):
-    """Reads images and answers at once: sixteen small random actions, drawn beforehand."""
+    """Reads images and answers at once: sixteen small random actions, sampled beforehand."""
 
     name = "instant"
     revision = "1"

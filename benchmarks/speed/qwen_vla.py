@@ -47,8 +47,8 @@ from vlarig.policies.qwen_vla.vision import image_features
 
 #: Euler steps that are measured; a chunk takes the first.
 STEPS = (4, 10)
-#: Height and width of an observation's pictures: those of the LIBERO evaluators' default protocol.
-PICTURE = 224
+#: Height and width of an observation's images: those of the LIBERO evaluators' default protocol.
+IMAGE = 224
 #: A measurement goes through this many samples at least, so that small batches are not measured by the clock's resolution.
 SAMPLES = 16
 #: Operators and modules that are printed of a part's profile.
@@ -68,7 +68,7 @@ class Options:
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions of the weights."""
     views: Literal[1, 2] = 2
-    """Pictures of a sample."""
+    """Images of a sample."""
     turns: int = 5
     """How often everything is measured; medians are printed."""
 
@@ -145,11 +145,11 @@ class Subject:
 
     @torch.no_grad()
     def batch(self, size: int) -> Batch:
-        """Requests of different episodes: other pictures, the same words."""
-        pictures = np.random.default_rng(0).integers(0, 256, (size, 1, PICTURE, PICTURE, 3), np.uint8)
+        """Requests of different episodes: other images, the same words."""
+        shown = np.random.default_rng(0).integers(0, 256, (size, 1, IMAGE, IMAGE, 3), np.uint8)
         state, horizon = np.zeros(len(self._robot.state_layout), np.float32), self.config.horizon
         requests = []
-        for number, frames in enumerate(pictures):
+        for number, frames in enumerate(shown):
             images = dict.fromkeys(self._robot.cameras, frames)
             seen = Observation(images=images, state=state, instruction="put the red cube in the tray")
             requests.append(Request(number, f"episode {number}", 0, number, seen, self._robot, n_action_steps=horizon))

@@ -1,7 +1,7 @@
 """Our loop beside upstream's own in one simulator: CPU of a step, of a reset and of an episode, start-up, and the memory of an env.
 
 Upstream's loop is, in the same process and over the same episode with the same actions: LIBERO's as its evaluators make it, with two
-views at every step and the task loaded again at every reset; SimplerEnv's on mani-skill 3, with a picture at every step and a plain
+views at every step and the task loaded again at every reset; SimplerEnv's on mani-skill 3, with an image at every step and a plain
 reset; for the embedded suite robosuite's, in our scene with robosuite's own methods put back and no reset but the objects' poses. The
 script checks that both reach the same state, to the last bit. All times but the start-up's are CPU times of one thread, so that other
 work on the machine disturbs less.
@@ -40,7 +40,7 @@ from vlarig.harness.worker_spec import WorkerSpec
 CHUNK = 16
 #: Envs and workers that memory is projected to.
 PROJECTED, WORKERS = 128, (2, 16)
-NO_PICTURES = "upstream, no pictures"
+NO_IMAGES = "upstream, no images"
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,16 @@ def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **optio
 
 
 def variants(episode: Episode, trial: Trial) -> dict[str, Start]:
-    """Our loops over the episode, by name: the first without pictures, the second with them, as upstream draws them."""
+    """Our loops over the episode, by name: the first without images, the second with them, as upstream renders them."""
     protocol = replace(episode.protocol, stop_on_success=False, step_limit=10_000, task_limits={})
     same = next(iter(trial.protocols), protocol)  # whose options make of an action what upstream makes of it
     protocol = replace(protocol, gripper=same.gripper, options=same.options)
     cameras = tuple(replace(camera.as_drawn, mirror=camera.mirror) for camera in same.cameras)
-    drawn = replace(protocol, cameras=cameras, n_action_steps=CHUNK)
+    rendered = replace(protocol, cameras=cameras, n_action_steps=CHUNK)
     return {
-        "ours, no pictures": Start(replace(episode, protocol=drawn), Needs(images=False)),
-        f"ours, pictures once in {CHUNK} steps": Start(replace(episode, protocol=drawn), Needs()),
-        "ours, pictures at every step": Start(replace(episode, protocol=replace(drawn, n_action_steps=1)), Needs()),
+        "ours, no images": Start(replace(episode, protocol=rendered), Needs(images=False)),
+        f"ours, images once in {CHUNK} steps": Start(replace(episode, protocol=rendered), Needs()),
+        "ours, images at every step": Start(replace(episode, protocol=replace(rendered, n_action_steps=1)), Needs()),
         f"ours, default protocol, once in {protocol.n_action_steps}": Start(replace(episode, protocol=protocol), Needs()),
     }
 
@@ -123,7 +123,7 @@ def show_speed(console: Console, worker_spec: WorkerSpec, settings: Settings, ep
     """Measure the loops in turns and print medians."""
     suite = worker_spec.suite
     ours = variants(episode, suite.trial)
-    upstreams = {"upstream": True} if suite.trial.always_draws else {"upstream": True, NO_PICTURES: False}
+    upstreams = {"upstream": True} if suite.trial.always_renders else {"upstream": True, NO_IMAGES: False}
     actions = sample_actions(suite.embodiment, np.random.default_rng(0), settings.steps)
     options = {"actions": actions.tolist(), "turns": settings.turns}
     answer = ask(worker_spec, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **options)
@@ -141,14 +141,14 @@ def show_speed(console: Console, worker_spec: WorkerSpec, settings: Settings, ep
         "upstream / ours, turn by turn", *(f"{head}{kind}" for kind in costs["upstream"] for head in ("", "min to max, "))
     )
     for name in ours:
-        for other in upstreams if "no pictures" in name else ("upstream",):
+        for other in upstreams if "no images" in name else ("upstream",):
             pairs = [
                 [their / our for our, their in zip(costs[name][kind], costs[other][kind], strict=True)] for kind in costs[name]
             ]
             ratios.add_row(f"{other} / {name}", *(cell for values in pairs for cell in spread(values, 1)))
     console.print(table, ratios, sep="\n")
     same = "yes" if answer["same"] else "no"
-    console.print(f"the same state to the last bit after {settings.steps} steps with pictures: {same}; {settings.turns} turns")
+    console.print(f"the same state to the last bit after {settings.steps} steps with images: {same}; {settings.turns} turns")
 
 
 def show_memory(console: Console, worker_spec: WorkerSpec, settings: Settings, episode: Episode) -> None:
@@ -161,7 +161,7 @@ def show_memory(console: Console, worker_spec: WorkerSpec, settings: Settings, e
     most = max(held)
     further = (held[most] - held[1]) / max(most - 1, 1)
     further_task = (together - held[1]) / max(len(tasks) - 1, 1) - further
-    table = Table(f"{episode.task}: one process, after a chunk and pictures", "MB (PSS)")
+    table = Table(f"{episode.task}: one process, after a chunk and images", "MB (PSS)")
     for count, megabytes in held.items():
         table.add_row(f"{count} envs of the task", f"{megabytes:.0f}")
     table.add_row(f"{len(tasks)} envs, a task each", f"{together:.0f}")
@@ -174,7 +174,7 @@ def show_memory(console: Console, worker_spec: WorkerSpec, settings: Settings, e
     table.add_row(f"projected: {PROJECTED} of upstream's", f"{PROJECTED * upstream:.0f}")
     console.print(table)
     first, again = ask(worker_spec, "start_up", [start])
-    console.print(f"wall seconds to the first picture: {first:.1f}; with the scene loaded again: {again:.1f}")
+    console.print(f"wall seconds to the first image: {first:.1f}; with the scene loaded again: {again:.1f}")
 
 
 def main(settings: Settings) -> None:

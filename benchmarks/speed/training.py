@@ -2,7 +2,7 @@
 
 What runs is `vlarig train` itself: its Trainer makes batches, goes through micro-batches, clips, updates and reports, and the script
 listens as its reporter. Samples are moments of made-up demonstrations that lie ready in memory, so data is collating alone: prompts to
-tokens, pictures to size and into patches, chunks to their places.
+tokens, images to size and into patches, chunks to their places.
 
 Every turn is a whole step (`--steps`: several, on a GPU, which computes one while the data of the next is made) and then one that is
 split: a clock is read where one part ends and the next begins. On a CPU the clock is the process's CPU time, so that other work on the
@@ -55,8 +55,8 @@ from vlarig.training.trainer import Trainer
 CASES = {"expert": ("vision", "language"), "all": ()}
 #: Parts of a step, in their order.
 PARTS = ("data", *FORWARD, *BACKWARD, "clipping, AdamW", "reporting")
-#: Height and width of the pictures, as in `qwen_vla.py`.
-PICTURE = 224
+#: Height and width of the images, as in `qwen_vla.py`.
+IMAGE = 224
 #: Different samples; the stream begins again after them.
 SAMPLES = 64
 
@@ -78,7 +78,7 @@ class Options:
     micro_batch: int = 16
     """Samples that go through together; divides the batch."""
     views: Literal[0, 1, 2] = 2
-    """Pictures of a sample."""
+    """Images of a sample."""
     steps: int = 1
     """Steps of a turn."""
     turns: int = 5
@@ -90,7 +90,7 @@ class Options:
 
 
 class Demonstrations(Stream):
-    """Moments of one robot: other pictures and actions, the same words."""
+    """Moments of one robot: other images and actions, the same words."""
 
     embodiments = (TABLETOP_PANDA,)
     statistics = {TABLETOP_PANDA.statistics_key: DatasetStatistics(bounds_statistics(TABLETOP_PANDA))}
@@ -101,7 +101,7 @@ class Demonstrations(Stream):
         state = np.zeros(len(robot.state_layout), np.float32)
         self._samples = []
         for number in range(SAMPLES):
-            images = {tag: rng.integers(0, 256, (1, PICTURE, PICTURE, 3), np.uint8) for tag in robot.cameras}
+            images = {tag: rng.integers(0, 256, (1, IMAGE, IMAGE, 3), np.uint8) for tag in robot.cameras}
             seen = Observation(images=images, state=state, instruction="put the red cube in the tray")
             actions = rng.uniform(-1, 1, (16, robot.action_size)).astype(np.float32)
             self._samples.append(ActionSample(f"demonstration/{number}", seen, robot, actions))

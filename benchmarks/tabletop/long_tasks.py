@@ -20,7 +20,6 @@ from .task_parts import (
     can_push,
     carry,
     colour_of,
-    drawn,
     free_spot,
     grouped,
     in_tray,
@@ -32,6 +31,7 @@ from .task_parts import (
     others,
     pushed,
     shape_of,
+    shuffled,
     still,
     to_spot,
     with_tray,
@@ -57,11 +57,11 @@ def _pair_in(place: str, pick: Callable[[Layout, np.random.Generator], list[str]
 def _two_of_colour(scene: Layout, rng: np.random.Generator) -> list[str] | None:
     pairs = [of_colour(scene, colour) for colour in sorted({colour_of(name) for name in scene.names})]
     pairs = [pair for pair in pairs if len(pair) == 2]
-    return drawn(rng, drawn(rng, pairs)[0]) if pairs else None
+    return shuffled(rng, shuffled(rng, pairs)[0]) if pairs else None
 
 
 def _two_of_shape(scene: Layout, rng: np.random.Generator) -> list[str]:
-    return drawn(rng, of_shape(scene, drawn(rng, ["cube", "cylinder"])[0]))
+    return shuffled(rng, of_shape(scene, shuffled(rng, ["cube", "cylinder"])[0]))
 
 
 def _one_each(kind: str) -> Maker:
@@ -71,8 +71,8 @@ def _one_each(kind: str) -> Maker:
         places = scene.trays if kind == "tray" else scene.zones
         if len(places) < 2:
             return None
-        shape = drawn(rng, ["cube", "cylinder"])[0]
-        objects, places = drawn(rng, of_shape(scene, shape)), drawn(rng, places)
+        shape = shuffled(rng, ["cube", "cylinder"])[0]
+        objects, places = shuffled(rng, of_shape(scene, shape)), shuffled(rng, places)
         holds = in_tray if kind == "tray" else in_zone
         one, two = objects
         either = [all_of(holds(one, a), holds(two, b)) for a, b in (places, places[::-1])]
@@ -89,10 +89,10 @@ def _sorted_into_trays(key: Callable[[str], str]) -> Maker:
         kinds = sorted({key(name) for name in scene.names})
         if len(scene.trays) < 2 or len(kinds) != 2:
             return None
-        places = dict(zip(drawn(rng, kinds), scene.trays, strict=True))
+        places = dict(zip(shuffled(rng, kinds), scene.trays, strict=True))
         steps, parts = [], []
         for kind, tray in places.items():
-            for obj, half in zip(drawn(rng, [n for n in scene.names if key(n) == kind]), HALVES, strict=True):
+            for obj, half in zip(shuffled(rng, [n for n in scene.names if key(n) == kind]), HALVES, strict=True):
                 steps.append(carry("tray", obj, tray, half))
                 parts.append(in_tray(obj, tray))
         first, second = places
@@ -104,9 +104,9 @@ def _sorted_into_trays(key: Callable[[str], str]) -> Maker:
 
 def _group_and_leave(scene: Layout, rng: np.random.Generator) -> Made | None:
     """Three objects together, the fourth stays by itself."""
-    for left in drawn(rng, scene.names):
-        one, two, three = drawn(rng, others(scene, left))
-        for ways in drawn(rng, [("left", "right"), ("front", "behind"), ("left", "front"), ("right", "behind")]):
+    for left in shuffled(rng, scene.names):
+        one, two, three = shuffled(rng, others(scene, left))
+        for ways in shuffled(rng, [("left", "right"), ("front", "behind"), ("left", "front"), ("right", "behind")]):
             spots = [scene.spots[one] + SIDES[way] for way in ways]
             if not all(scene.free(spot, (one, two, three)) for spot in spots):
                 continue
@@ -122,14 +122,14 @@ def _group_and_leave(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 def _tower(scene: Layout, rng: np.random.Generator) -> Made | None:
     cubes, cylinders = of_shape(scene, "cube"), of_shape(scene, "cylinder")
-    bottom, middle = drawn(rng, cubes)
-    top = drawn(rng, cylinders)[0]
+    bottom, middle = shuffled(rng, cubes)
+    top = shuffled(rng, cylinders)[0]
     goal = all_of(on_top(middle, bottom), on_top(top, middle))
     return Made(goal, [carry("on", middle, bottom), carry("on", top, middle)], {"a": bottom, "b": middle, "c": top})
 
 
 def _two_stacks(scene: Layout, rng: np.random.Generator) -> Made | None:
-    cubes, cylinders = drawn(rng, of_shape(scene, "cube")), drawn(rng, of_shape(scene, "cylinder"))
+    cubes, cylinders = shuffled(rng, of_shape(scene, "cube")), shuffled(rng, of_shape(scene, "cylinder"))
     (a, b), (c, d) = cubes, cylinders
     goal = {"kind": "any", "parts": [all_of(on_top(a, c), on_top(b, d)), all_of(on_top(a, d), on_top(b, c))]}
     return Made(goal, [carry("on", a, c), carry("on", b, d)], {})
@@ -139,12 +139,12 @@ def _matching_stacks(scene: Layout, rng: np.random.Generator) -> Made | None:
     pairs = [(a, b) for a, b in permutations(scene.names, 2) if shape_of(a) == "cube" and colour_of(a) == colour_of(b)]
     if len(pairs) != 2:
         return None
-    return Made(all_of(*(on_top(*pair) for pair in pairs)), [carry("on", *pair) for pair in drawn(rng, pairs)], {})
+    return Made(all_of(*(on_top(*pair) for pair in pairs)), [carry("on", *pair) for pair in shuffled(rng, pairs)], {})
 
 
 def _stack_then_tray(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    cube = drawn(rng, of_shape(scene, "cube"))[0]
-    cylinder, other = drawn(rng, of_shape(scene, "cylinder"))
+    cube = shuffled(rng, of_shape(scene, "cube"))[0]
+    cylinder, other = shuffled(rng, of_shape(scene, "cylinder"))
     goal = one_after_the_other(on_top(cube, cylinder), in_tray(other, tray))
     steps = [carry("on", cube, cylinder), carry("inside", other, tray)]
     return Made(goal, steps, {"a": cube, "b": cylinder, "tray": tray})
@@ -154,7 +154,7 @@ def _tray_then_push(scene: Layout, rng: np.random.Generator) -> Made | None:
     if not (scene.trays and scene.zones):
         return None
     tray, zone = scene.trays[0], scene.zones[0]
-    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+    for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
         if can_push(scene, obj, zone):
             goal = one_after_the_other(in_tray(other, tray), pushed(obj, zone))
             return Made(goal, [carry("inside", other, tray), carry("pushed", obj, zone)], {"a": other, "b": obj})
@@ -162,7 +162,7 @@ def _tray_then_push(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 
 def _push_then_stack(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+    for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
         if can_push(scene, obj, zone) and shape_of(obj) == "cube":
             goal = all_of(pushed(obj, zone), on_top(other, obj))
             steps = [carry("pushed", obj, zone), carry("on", other, obj)]
@@ -171,7 +171,7 @@ def _push_then_stack(scene: Layout, rng: np.random.Generator, zone: str) -> Made
 
 
 def _near_then_stack(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for obj, other, top in drawn(rng, list(permutations(scene.names, 3))):
+    for obj, other, top in shuffled(rng, list(permutations(scene.names, 3))):
         step = beside_it(scene, rng, obj, other)
         if step and shape_of(obj) == "cube":
             steps = [step, carry("on", top, obj)]
@@ -180,7 +180,7 @@ def _near_then_stack(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 
 def _swap(scene: Layout, rng: np.random.Generator) -> Made | None:
-    one, two = drawn(rng, scene.names)[:2]
+    one, two = shuffled(rng, scene.names)[:2]
     if np.linalg.norm(scene.spots[one] - scene.spots[two]) < 0.13:
         return None
     spare = free_spot(scene, rng, one)
@@ -196,7 +196,7 @@ def _swap(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 def _row(scene: Layout, rng: np.random.Generator) -> Made | None:
     """Three objects in a line through the first."""
-    for one, two, three in drawn(rng, list(permutations(scene.names, 3))):
+    for one, two, three in shuffled(rng, list(permutations(scene.names, 3))):
         for way in (np.array([0.0, 0.1]), np.array([0.1, 0.0])):
             spots = [scene.spots[one] + way, scene.spots[one] - way]
             free = all(scene.free(spot, (one, two, three)) for spot in spots)
@@ -209,7 +209,7 @@ def _row(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 def _to_both_sides(scene: Layout, rng: np.random.Generator) -> Made | None:
     """One object to the left, one to the right of a third."""
-    for one, two, three in drawn(rng, list(permutations(scene.names, 3))):
+    for one, two, three in shuffled(rng, list(permutations(scene.names, 3))):
         spots = [scene.spots[one] + SIDES[side] for side in ("left", "right")]
         free = all(scene.free(spot, (one, two, three)) for spot in spots)
         if free and all(np.linalg.norm(scene.spots[name] - spot) > 0.1 for name in (two, three) for spot in spots):

@@ -60,13 +60,13 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
     """
     make, trays, zones = MAKERS[task]
     rng = np.random.default_rng([SEED, list(MAKERS).index(task), initial_state])
-    *colours, spare = _draw(rng, list(layout.OBJECT_COLOURS), 3)
+    *colours, spare = _sample(rng, list(layout.OBJECT_COLOURS), 3)
     pairs = [
         (spare if training and (colour, shape) == HELD_OUT else colour, shape) for shape in layout.SHAPES for colour in colours
     ]
     objects = [(f"{colour} {shape}", shape, colour) for colour, shape in pairs]
-    tray_names = [f"{colour} tray" for colour in _draw(rng, list(layout.TRAY_COLOURS), trays)]
-    zone_names = [f"{colour} zone" for colour in _draw(rng, list(layout.ZONE_COLOURS), zones)]
+    tray_names = [f"{colour} tray" for colour in _sample(rng, list(layout.TRAY_COLOURS), trays)]
+    zone_names = [f"{colour} zone" for colour in _sample(rng, list(layout.ZONE_COLOURS), zones)]
     names = [name for name, _, _ in objects]
     instruction, goal = make(rng, names, tray_names, zone_names)
     while True:
@@ -86,29 +86,29 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
 
 
 def _pick_into(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    (obj,), (tray,) = _draw(rng, names, 1), _draw(rng, trays, 1)
+    (obj,), (tray,) = _sample(rng, names, 1), _sample(rng, trays, 1)
     return f"put the {obj} in the {tray}", {"kind": "inside", "object": obj, "tray": tray}
 
 
 def _place_beside(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    obj, reference = _draw(rng, names, 2)
-    (side,) = _draw(rng, ["left", "right"], 1)
+    obj, reference = _sample(rng, names, 2)
+    (side,) = _sample(rng, ["left", "right"], 1)
     goal = {"kind": "beside", "object": obj, "reference": reference, "side": side}
     return f"place the {obj} to the {side} of the {reference}", goal
 
 
 def _stack(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    obj, base = _draw(rng, names, 2)
+    obj, base = _sample(rng, names, 2)
     return f"stack the {obj} on the {base}", {"kind": "stacked", "object": obj, "base": base}
 
 
 def _push_to(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    (obj,), (zone,) = _draw(rng, names, 1), _draw(rng, zones, 1)
+    (obj,), (zone,) = _sample(rng, names, 1), _sample(rng, zones, 1)
     return f"push the {obj} into the {zone}", {"kind": "pushed", "object": obj, "zone": zone}
 
 
 def _two_step(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    objects, containers = _draw(rng, names, 2), _draw(rng, trays, 2)
+    objects, containers = _sample(rng, names, 2), _sample(rng, trays, 2)
     parts = [{"kind": "inside", "object": obj, "tray": tray} for obj, tray in zip(objects, containers, strict=True)]
     first, second = (f"put the {part['object']} in the {part['tray']}" for part in parts)
     return f"first {first}, then {second}", {"kind": "ordered", "parts": parts}
@@ -124,7 +124,7 @@ MAKERS: dict[str, tuple[Callable[..., _Goal], int, int]] = {
 }
 
 
-def _draw(rng: np.random.Generator, choices: list[str], count: int) -> list[str]:
+def _sample(rng: np.random.Generator, choices: list[str], count: int) -> list[str]:
     return [choices[index] for index in rng.permutation(len(choices))[:count]]
 
 

@@ -22,7 +22,6 @@ from .task_parts import (
     can_push,
     carry,
     colour_of,
-    drawn,
     free_spot,
     grouped,
     in_tray,
@@ -33,6 +32,7 @@ from .task_parts import (
     others,
     pushed,
     shape_of,
+    shuffled,
     still,
     to_spot,
     with_tray,
@@ -41,18 +41,18 @@ from .task_parts import (
 
 
 def _one_in_tray(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    obj = drawn(rng, scene.names)[0]
+    obj = shuffled(rng, scene.names)[0]
     return Made(in_tray(obj, tray), [carry("inside", obj, tray)], {"a": obj, "tray": tray})
 
 
 def _tray_alone(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    obj = drawn(rng, scene.names)[0]
+    obj = shuffled(rng, scene.names)[0]
     goal = all_of(in_tray(obj, tray), *still(scene, *others(scene, obj)))
     return Made(goal, [carry("inside", obj, tray)], {"a": obj, "tray": tray})
 
 
 def _one_in_zone(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    obj = drawn(rng, scene.names)[0]
+    obj = shuffled(rng, scene.names)[0]
     return Made(in_zone(obj, zone), [carry("zone", obj, zone)], {"a": obj, "zone": zone})
 
 
@@ -60,7 +60,7 @@ def _only_of_colour(scene: Layout, rng: np.random.Generator, tray: str) -> Made 
     lone = [name for name in scene.names if len(of_colour(scene, colour_of(name))) == 1]
     if not lone or len(lone) == len(scene.names):
         return None
-    obj = drawn(rng, lone)[0]
+    obj = shuffled(rng, lone)[0]
     return Made(in_tray(obj, tray), [carry("inside", obj, tray)], {"colour": colour_of(obj), "tray": tray})
 
 
@@ -80,7 +80,7 @@ def _extreme(axis: int, sign: float, kind: str) -> Callable[[Layout, np.random.G
 
 
 def _nearest(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    shape = drawn(rng, ["cube", "cylinder"])[0]
+    shape = shuffled(rng, ["cube", "cylinder"])[0]
     one, two = sorted(of_shape(scene, shape), key=lambda name: float(np.linalg.norm(scene.spots[name] - scene.spots[tray])))
     gap = np.linalg.norm(scene.spots[two] - scene.spots[tray]) - np.linalg.norm(scene.spots[one] - scene.spots[tray])
     goal = all_of(in_tray(one, tray), {"kind": "not", "part": in_tray(two, tray)})
@@ -88,12 +88,12 @@ def _nearest(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
 
 
 def _push_one(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    fit = [name for name in drawn(rng, scene.names) if can_push(scene, name, zone)]
+    fit = [name for name in shuffled(rng, scene.names) if can_push(scene, name, zone)]
     return Made(pushed(fit[0], zone), [carry("pushed", fit[0], zone)], {"a": fit[0], "zone": zone}) if fit else None
 
 
 def _push_past(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    fit = [name for name in drawn(rng, scene.names) if can_push(scene, name, zone)]
+    fit = [name for name in shuffled(rng, scene.names) if can_push(scene, name, zone)]
     if not fit:
         return None
     goal = all_of(pushed(fit[0], zone), *still(scene, *others(scene, fit[0])))
@@ -104,7 +104,7 @@ def _stack(of: str, on: str, same: bool | None = None) -> Maker:
     """Stack an object of one shape on one of another; of the same colour or not, where that is said."""
 
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        for obj, base in drawn(rng, list(permutations(scene.names, 2))):
+        for obj, base in shuffled(rng, list(permutations(scene.names, 2))):
             if (shape_of(obj), shape_of(base)) == (of, on) and same in (None, colour_of(obj) == colour_of(base)):
                 if same is False and len([name for name in of_shape(scene, on) if colour_of(name) != colour_of(obj)]) != 1:
                     continue
@@ -116,7 +116,7 @@ def _stack(of: str, on: str, same: bool | None = None) -> Maker:
 
 def _beside(side: str) -> Maker:
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+        for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
             spot = scene.spots[other] + SIDES[side]
             if scene.free(spot, (obj, other)) and np.linalg.norm(scene.spots[obj] - spot) > 0.12:
                 goal = {"kind": "next_to", "object": obj, "reference": other, "side": side}
@@ -127,7 +127,7 @@ def _beside(side: str) -> Maker:
 
 
 def _next_to(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+    for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
         if step := beside_it(scene, rng, obj, other):
             return Made(grouped(obj, other), [step], {"a": obj, "b": other})
     return None
@@ -135,7 +135,7 @@ def _next_to(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 def _side_by_side(shape: str) -> Maker:
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        obj, other = drawn(rng, of_shape(scene, shape))
+        obj, other = shuffled(rng, of_shape(scene, shape))
         step = beside_it(scene, rng, obj, other)
         return Made(grouped(obj, other), [step], {}) if step else None
 
@@ -143,7 +143,7 @@ def _side_by_side(shape: str) -> Maker:
 
 
 def _pair_of_colour(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+    for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
         if colour_of(obj) == colour_of(other) and (step := beside_it(scene, rng, obj, other)):
             goal = all_of(grouped(obj, other), *still(scene, *others(scene, obj, other)))
             return Made(goal, [step], {"colour": colour_of(obj)})
@@ -154,7 +154,7 @@ def _to_region(axis: str, least: float, most: float) -> Maker:
     """Bring an object to a part of the table where it is not."""
 
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        for obj in drawn(rng, scene.names):
+        for obj in shuffled(rng, scene.names):
             if least - 0.04 <= scene.spots[obj]["xy".index(axis)] <= most + 0.04:
                 continue
             spot = free_spot(scene, rng, obj, **{axis: (least + 0.025, most - 0.025)})
@@ -168,7 +168,7 @@ def _to_region(axis: str, least: float, most: float) -> Maker:
 
 def _away(scene: Layout, rng: np.random.Generator) -> Made | None:
     distance = 0.24
-    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+    for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
         if np.linalg.norm(scene.spots[obj] - scene.spots[other]) > distance - 0.05:
             continue
         for _ in range(20):
@@ -180,7 +180,7 @@ def _away(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 
 def _between(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for obj, one, two in drawn(rng, list(permutations(scene.names, 3))):
+    for obj, one, two in shuffled(rng, list(permutations(scene.names, 3))):
         spot = np.round((scene.spots[one] + scene.spots[two]) / 2, 4)
         apart = np.linalg.norm(scene.spots[one] - scene.spots[two])
         if apart < 0.2 or not scene.free(spot, (obj, one, two)) or np.linalg.norm(scene.spots[obj] - spot) < 0.1:

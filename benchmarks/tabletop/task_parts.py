@@ -68,7 +68,7 @@ def of_colour(scene: Layout, colour: str) -> list[str]:
     return [name for name in scene.names if colour_of(name) == colour]
 
 
-def drawn(rng: np.random.Generator, choices: Sequence[Any]) -> list[Any]:
+def shuffled(rng: np.random.Generator, choices: Sequence[Any]) -> list[Any]:
     """The choices in a sampled order."""
     return [choices[index] for index in rng.permutation(len(choices))]
 
@@ -120,12 +120,12 @@ def to_spot(thing: str, spot: np.ndarray) -> Data:
 
 def with_tray(make: Callable[[Layout, np.random.Generator, str], Made | None]) -> Maker:
     """A maker that needs a tray gets one of the scene's."""
-    return lambda scene, rng: make(scene, rng, drawn(rng, scene.trays)[0]) if scene.trays else None
+    return lambda scene, rng: make(scene, rng, shuffled(rng, scene.trays)[0]) if scene.trays else None
 
 
 def with_zone(make: Callable[[Layout, np.random.Generator, str], Made | None]) -> Maker:
     """A maker that needs a zone gets one of the scene's."""
-    return lambda scene, rng: make(scene, rng, drawn(rng, scene.zones)[0]) if scene.zones else None
+    return lambda scene, rng: make(scene, rng, shuffled(rng, scene.zones)[0]) if scene.zones else None
 
 
 #: Side of another object to the way there in the world frame; sides are those of the ego view.
@@ -151,7 +151,7 @@ def pushed(thing: str, zone: str) -> Data:
 
 def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str, besides: tuple[str, ...] = ()) -> Data | None:
     """The skill that puts an object next to another, on a side where there is room."""
-    for side in drawn(rng, list(SIDES.values())):
+    for side in shuffled(rng, list(SIDES.values())):
         spot = scene.spots[other] + side
         if scene.free(spot, (thing, other, *besides)) and np.linalg.norm(scene.spots[thing] - scene.spots[other]) > 0.14:
             return carry("near", thing, other, side)

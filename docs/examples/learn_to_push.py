@@ -1,4 +1,4 @@
-"""PPO of Stable-Baselines3 learns the embedded suite's task push_to from the simulator's truth, without pictures.
+"""PPO of Stable-Baselines3 learns the embedded suite's task push_to from the simulator's truth, without images.
 
     python docs/examples/learn_to_push.py --help
 
@@ -231,7 +231,7 @@ class Curve(BaseCallback):
 
 
 def write(points: Sequence[Point], out: Path) -> None:
-    """Write the curve as a table and as a picture."""
+    """Write the curve as a table and as an image."""
     with (out / "curve.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(Point.__annotations__), lineterminator="\n")
         writer.writeheader()

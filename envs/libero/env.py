@@ -87,9 +87,9 @@ class LiberoEnv(Env):
         now = self.scene.model.site_rgba.copy()
         self.scene.model.site_rgba[:] = self._site_rgba
         name = self.embodiment.cameras[camera.view]
-        picture = self.scene.canvas.draw(self.scene.model, self._qpos, name, camera.height, camera.width)
+        image = self.scene.canvas.render(self.scene.model, self._qpos, name, camera.height, camera.width)
         self.scene.model.site_rgba[:] = now
-        return picture
+        return image
 
     def simulator_state(self) -> np.ndarray:
         """MuJoCo's integration state, the controller's state, where the fixtures are, and which sites are seen."""

@@ -72,13 +72,13 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
             self.env.step(list(episode.protocol.wait_action))
 
     def _begin(self, episode: Episode) -> None:
-        self._draw_here()
+        self._render_here()
         self.env.seed(episode.seed)
         self.env.reset()
         self.env.set_init_state(self.init_states[episode.initial_state])
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
-        self._draw_here()
+        self._render_here()
         with nullcontext() if look else blank():
             self._seen, reward, done, _ = self.env.step(action.tolist())
         return Verdict(reward, done, over=done)
@@ -100,8 +100,8 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
     def bare_physics(self, env: LiberoEnv) -> Callable[[], Any]:
         return bare_steps(env.scene.model, env._env_state.data, SUBSTEPS)
 
-    def _draw_here(self) -> None:
-        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else draws."""
+    def _render_here(self) -> None:
+        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else renders."""
         context = getattr(self.env.sim, "_render_context_offscreen", None)
         if self._seeing and context is not None:
             context.gl_ctx.make_current()

@@ -15,17 +15,17 @@ from .init_states import read_init_states
 from .shapes import Shape, collision_shape
 from .upstream import CHANGED_BY_RESETS, assets_folder, make_task
 
-#: Forward passes of a fresh upstream environment over the model as compiled: one when the simulation is made, one when the drawing
+#: Forward passes of a fresh upstream environment over the model as compiled: one when the simulation is made, one when the rendering
 #: context is (robosuite 1.4.0, environments/base.py, _initialize_sim; utils/binding_utils.py, MjRenderContext). Each leaves a mark in
 #: the solver's warm start.
 FORWARDS_AT_LOAD = 2
 
 #: Loads of the task before a fresh upstream environment has its first reset behind it: the constructor's and the reset's own. Each
-#: appends the task's samplers of joints to one list, so a reset draws that often from them (libero/libero/envs/
+#: appends the task's samplers of joints to one list, so a reset samples that often from them (libero/libero/envs/
 #: bddl_base_domain.py, _add_placement_initializer).
 LOADS_AT_FIRST_RESET = 2
 
-#: Size of upstream's drawing buffer, and its groups of geoms: without collision shapes, with visual ones (robosuite 1.4.0,
+#: Size of upstream's rendering buffer, and its groups of geoms: without collision shapes, with visual ones (robosuite 1.4.0,
 #: utils/binding_utils.py, MjRenderContextOffscreen; environments/base.py, _reset_internal).
 BUFFER = (480, 640)
 COLLISION_GROUP, VISUAL_GROUP = 0, 1
@@ -106,7 +106,7 @@ class Scene:
             try:
                 self.upstream._reset_internal()
                 break
-            except RandomizationError:  # upstream loads the task again and draws again (env_wrapper.py, ControlEnv.reset)
+            except RandomizationError:  # upstream loads the task again and samples again (env_wrapper.py, ControlEnv.reset)
                 continue
         mujoco.mj_forward(self.model, env.data)
         self.upstream.visualize(vis_settings=dict.fromkeys(self.upstream._visualizations, False))

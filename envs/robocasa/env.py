@@ -22,9 +22,9 @@ SUBSTEPS = 25
 #: that it began with (robosuite 1.5.1, environments/base.py, ``step``).
 SAMPLED_SUBSTEP = 24
 
-#: Height and width that upstream draws, and of the image that it makes of that (robocasa@4840e67, models/robots/__init__.py,
+#: Height and width that upstream renders, and of the image that it makes of that (robocasa@4840e67, models/robots/__init__.py,
 #: ``get_camera_config``; utils/gym_utils/gymnasium_groot.py, ``FINAL_IMAGE_RESOLUTION``).
-DRAWN, PICTURE = (800, 1280), (256, 256)
+RENDERED, IMAGE = (800, 1280), (256, 256)
 
 
 #: Of a hand's eleven joints, from the thumb's turn to the little finger's tip, those that stand for the others (robocasa@4840e67,
@@ -39,15 +39,15 @@ class SharedCanvas:
         self._canvas: Optional[Canvas] = None
         self._model: Optional[mujoco.MjModel] = None
 
-    def draw(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> np.ndarray:
+    def render(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> np.ndarray:
         """The camera's image, ``uint8[800, 1280, 3]``."""
         if self._model is not model or self._canvas is None:
             self.close()
             options = mujoco.MjvOption()
             options.geomgroup[0] = 0  # what collides
-            model.vis.global_.offheight, model.vis.global_.offwidth = DRAWN
-            self._canvas, self._model = Canvas(model, DRAWN, options), model
-        return self._canvas.draw(model, qpos, camera, *DRAWN)
+            model.vis.global_.offheight, model.vis.global_.offwidth = RENDERED
+            self._canvas, self._model = Canvas(model, RENDERED, options), model
+        return self._canvas.render(model, qpos, camera, *RENDERED)
 
     def close(self) -> None:
         if self._canvas is not None:
@@ -58,11 +58,11 @@ class SharedCanvas:
 class RobocasaEnv(Env):
     """One env of RoboCasa-GR1's tasks.
 
-    The payload is ``seed``, of all that a reset draws. The protocol's option ``success`` says when upstream's evaluator looks:
+    The payload is ``seed``, of all that a reset samples. The protocol's option ``success`` says when upstream's evaluator looks:
     at each ``step``, or at a ``chunk_end``.
 
     Args:
-        canvas: Draws for the process's other envs too; a new one when ``None``.
+        canvas: Renders for the process's other envs too; a new one when ``None``.
     """
 
     embodiment = ROBOCASA_GR1
@@ -81,7 +81,7 @@ class RobocasaEnv(Env):
         self._canvas = canvas or SharedCanvas()
 
     def sibling(self) -> RobocasaEnv:
-        """A further env that draws with the same graphics context."""
+        """A further env that renders with the same graphics context."""
         return type(self)(self._canvas)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
@@ -128,13 +128,13 @@ class RobocasaEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """The view at the time at which upstream samples, cropped and scaled by upstream's own function."""
-        if (camera.height, camera.width) != PICTURE:
+        if (camera.height, camera.width) != IMAGE:
             raise VlarigError(
-                f"the view {camera.view!r} was requested in {camera.height} x {camera.width}, and upstream's picture has "
-                f"{PICTURE[0]} x {PICTURE[1]}; draw it in that size and have the protocol resize it"
+                f"the view {camera.view!r} was requested in {camera.height} x {camera.width}, and upstream's image has "
+                f"{IMAGE[0]} x {IMAGE[1]}; render it in that size and have the protocol resize it"
             )
         return self.upstream.process_img_cotrain(
-            self._canvas.draw(self.model, self._qpos, self.embodiment.cameras[camera.view])
+            self._canvas.render(self.model, self._qpos, self.embodiment.cameras[camera.view])
         )
 
     def simulator_state(self) -> np.ndarray:

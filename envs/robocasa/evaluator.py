@@ -31,13 +31,13 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
 
     def reset(self, episode: Episode) -> None:
         """Upstream's, by the seed."""
-        self._draw_here()
+        self._render_here()
         self._seen = reset_task(self.env, episode.payload["seed"])
         self._protocol, self._step = episode.protocol, 0
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
         parts = split(action, STARVLA_ORDER)
-        self._draw_here()
+        self._render_here()
         with quiet(ROBOSUITE_LOG):
             self._seen, reward, _, _, info = self.env.step({f"action.{part}": numbers for part, numbers in parts.items()})
         self._step += 1
@@ -55,10 +55,10 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
         """The image as the evaluators resize it, and the joints."""
         state = np.concatenate([self._seen[f"state.{part}"] for part in STARVLA_ORDER]).astype(np.float32)
         (camera,) = self._protocol.cameras
-        picture = self._seen[VIEW]
+        image = self._seen[VIEW]
         if camera.resize:
-            picture = cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-        return {"state": state, **({"ego": picture} if self._seeing else {})}
+            image = cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        return {"state": state, **({"ego": image} if self._seeing else {})}
 
     def bare_physics(self, env: RobocasaEnv) -> Callable[[], Any]:
         return bare_steps(env.model, env.data, SUBSTEPS)
@@ -66,8 +66,8 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
     def close(self) -> None:
         self.env.close()
 
-    def _draw_here(self) -> None:
-        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else draws."""
+    def _render_here(self) -> None:
+        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else renders."""
         context = getattr(self.env.env.sim, "_render_context_offscreen", None)
         if self._seeing and context is not None:
             context.gl_ctx.make_current()

@@ -60,7 +60,7 @@ def make_task(name: str, seeing: bool = False) -> Any:
 def reset_task(env: Any, seed: int) -> dict[str, Any]:
     """Reset upstream's env so that all that is sampled comes from ``seed``; its observation.
 
-    Its own ``reset(seed)`` seeds NumPy's global generator alone, and draws from another one that each reset moves on
+    Its own ``reset(seed)`` seeds NumPy's global generator alone, and samples from another one that each reset moves on
     (robocasa/utils/gym_utils/gymnasium_basic.py@4840e67, ``reset``; robosuite 1.5.1, environments/base.py, ``rng``).
     """
     forget_distractors()
@@ -130,7 +130,7 @@ def _names_not_hashed() -> Iterator[None]:
     sys.meta_path.remove(finder)
 
 
-def _draws_by_hash() -> bool:
+def _samples_by_hash() -> bool:
     code = (
         f"import sys; sys.path.insert(0, {_tree()!r}); import {_GENERATED} as made; sys.stderr.write(repr(made.base_obj_cats))"
     )
@@ -204,9 +204,9 @@ READ_ONLY = Patch(
 )
 NAMES = Patch(
     name="tasks do not depend on the process",
-    why="what is put on the table of a task, and in which order kinds of objects are drawn from, follows from Python's hash of its "
+    why="what is put on the table of a task, and in which order kinds of objects are sampled from, follows from Python's hash of its "
     "name and from the order of sets, which differ from process to process (tabletop_24dc.py@4840e67, generate_task_classes)",
-    needed=_draws_by_hash,
+    needed=_samples_by_hash,
     importing=_names_not_hashed,
 )
 PATCHES = (ROBOT_ALONE, READ_ONLY, NAMES)

@@ -17,7 +17,7 @@ class SharedCamera:
         self._cameras: dict[tuple[float, ...], tuple[Any, Any]] = {}
         self._scenes: dict[tuple[float, ...], Any] = {}
 
-    def picture(self, scene: Any, like: Any, pose: Any) -> np.ndarray:
+    def image(self, scene: Any, like: Any, pose: Any) -> np.ndarray:
         """What a camera ``like`` one of upstream's sees of a scene from a pose, ``uint8[height, width, 3]``."""
         lens = (like.width, like.height, like.fovy, like.near, like.far)
         if lens not in self._cameras:

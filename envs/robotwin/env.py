@@ -65,7 +65,7 @@ class RobotwinEnv(Env):
         self._camera = camera or SharedCamera()
 
     def sibling(self) -> RobotwinEnv:
-        """A further env that draws by the same camera."""
+        """A further env that renders by the same camera."""
         return type(self)(self._camera)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
@@ -157,9 +157,9 @@ class RobotwinEnv(Env):
         if (upstream.height, upstream.width) != (camera.height, camera.width):
             raise VlarigError(
                 f"the view {camera.view!r} was requested in {camera.height} x {camera.width}, and upstream's camera has "
-                f"{upstream.height} x {upstream.width}; draw it in that size and have the protocol resize it"
+                f"{upstream.height} x {upstream.width}; render it in that size and have the protocol resize it"
             )
-        return self._camera.picture(self.task.scene, upstream, pose)
+        return self._camera.image(self.task.scene, upstream, pose)
 
     def simulator_state(self) -> np.ndarray:
         """Bodies, joints and their drives, and the grippers."""

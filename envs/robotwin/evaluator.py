@@ -19,7 +19,7 @@ from .upstream import SHADER, WITHOUT_CUDA, make_task, set_up
 
 
 class RobotwinEvaluator(Upstream[RobotwinEnv]):
-    """The evaluator's loop over one task. It always draws, so that not seeing changes nothing."""
+    """The evaluator's loop over one task. It always renders, so that not seeing changes nothing."""
 
     source = RobotwinEnv.source
     action_type = RobotwinEnv.action_type

@@ -1,4 +1,4 @@
-"""Upstream's tasks: imported without CUDA, with the data files at a given place, and drawing nothing unasked."""
+"""Upstream's tasks: imported without CUDA, with the data files at a given place, and rendering nothing unasked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..upstream import Patch, patched, quiet
 #: Bundle of the data files; they lie in its folder ``assets``, which upstream looks for in the working directory.
 ASSETS = "robotwin_assets"
 
-#: What SAPIEN draws with, a folder of its shaders: ``default`` (rasterisation) or upstream's ``rt`` (ray tracing, for a GPU).
+#: What SAPIEN renders with, a folder of its shaders: ``default`` (rasterisation) or upstream's ``rt`` (ray tracing, for a GPU).
 SHADER_VARIABLE = "VLARIG_SAPIEN_SHADER"
 
 #: Modules that upstream imports and that nothing here calls: CuRobo plans on CUDA alone, and point clouds are not part of a policy's
@@ -149,15 +149,15 @@ def _needs_cuda() -> bool:
     return False
 
 
-def _drawn_here(task: type) -> type:
-    class DrawnHere(task):
+def _rendered_here(task: type) -> type:
+    class RenderedHere(task):
         def setup_scene(self, **settings: Any) -> None:
             super().setup_scene(**settings)
             import sapien.render
 
             sapien.render.set_camera_shader_dir(os.environ.get(SHADER_VARIABLE, "default"))
 
-    return DrawnHere
+    return RenderedHere
 
 
 def _traces_rays() -> bool:
@@ -172,10 +172,10 @@ def _traces_rays() -> bool:
     return False
 
 
-def _undrawn(task: type) -> type:
-    class Undrawn(task):
+def _unrendered(task: type) -> type:
+    class Unrendered(task):
         def _update_render(self) -> None:
-            """Lights that flicker go on to do so; nothing else is prepared for drawing."""
+            """Lights that flicker go on to do so; nothing else is prepared for rendering."""
             if self.crazy_random_light:
                 super()._update_render()
 
@@ -183,7 +183,7 @@ def _undrawn(task: type) -> type:
             """Nothing: frames are rendered where they are due, and not here."""
             return {}
 
-    return Undrawn
+    return Unrendered
 
 
 @contextmanager
@@ -193,12 +193,12 @@ def _silent() -> Iterator[None]:
         vars(sys.modules["envs._base_task"])["print"] = lambda *_, **__: None
 
 
-def _draws_unasked() -> bool:
+def _renders_unasked() -> bool:
     task = _sample([WITHOUT_CUDA, SHADER])
     set_up(task, "stack_blocks_two", "demo_clean", 0)
-    with patch.object(task, "_update_render") as drawing, quiet():
+    with patch.object(task, "_update_render") as rendering, quiet():
         task.take_action([0.0] * 14)
-    return drawing.call_count > 1
+    return rendering.call_count > 1
 
 
 def _sample(patches: list[Patch]) -> Any:
@@ -218,14 +218,14 @@ SHADER = Patch(
     name="shaders for this renderer",
     why="it traces 32 rays a pixel, 20 s a frame without a GPU (envs/_base_task.py, setup_scene)",
     needed=_traces_rays,
-    changing=_drawn_here,
+    changing=_rendered_here,
 )
-UNDRAWN = Patch(
-    name="nothing drawn unasked",
-    why="it prepares a frame in every physics step, draws four cameras at success, and prints each step (envs/_base_task.py, "
+UNRENDERED = Patch(
+    name="nothing rendered unasked",
+    why="it prepares a frame in every physics step, renders four cameras at success, and prints each step (envs/_base_task.py, "
     "take_action)",
-    needed=_draws_unasked,
+    needed=_renders_unasked,
     importing=_silent,
-    changing=_undrawn,
+    changing=_unrendered,
 )
-PATCHES = (WITHOUT_CUDA, SHADER, UNDRAWN)
+PATCHES = (WITHOUT_CUDA, SHADER, UNRENDERED)

@@ -1,4 +1,4 @@
-"""The camera of a scene: what the simulator draws, before the photograph that SimplerEnv lays behind it."""
+"""The camera of a scene: what the simulator renders, before the photograph that SimplerEnv lays behind it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import VlarigError
 
 
 class OverlaidCamera:
-    """Draws the robot and the objects over the photograph of the real scene.
+    """Renders the robot and the objects over the photograph of the real scene.
 
     Args:
         upstream: The scene's ``BaseBridgeEnv``.
@@ -25,7 +25,7 @@ class OverlaidCamera:
         shown = set(upstream._segmentation_ids_to_keep.tolist())
         self._shown = [entity for entity in upstream.scene.sub_scenes[0].entities if entity.per_scene_id in shown]
 
-    def draw(self, height: int, width: int) -> np.ndarray:
+    def render(self, height: int, width: int) -> np.ndarray:
         """The current image, ``uint8[height, width, 3]``."""
         self._check_size(height, width)
         segments = self._taken()
@@ -33,12 +33,12 @@ class OverlaidCamera:
         is_shown = np.zeros(int(segments.max()) + 1, dtype=bool)
         is_shown[[entity.per_scene_id for entity in self._shown if entity.per_scene_id < len(is_shown)]] = True
         pixels = np.flatnonzero(is_shown[segments])  # a tenth of the image
-        picture = self._photograph.copy()
-        picture.reshape(-1, 3)[pixels] = colours.reshape(-1, 4)[pixels, :3]
-        return picture
+        image = self._photograph.copy()
+        image.reshape(-1, 3)[pixels] = colours.reshape(-1, 4)[pixels, :3]
+        return image
 
     def find(self, height: int, width: int, entities: dict[str, Any]) -> dict[str, tuple[np.ndarray, float, float]]:
-        """Where the current image, of the size of :meth:`draw`, shows SAPIEN's ``entities``.
+        """Where the current image, of the size of :meth:`render`, shows SAPIEN's ``entities``.
 
         Returns:
             Key to the pixels that show it, ``bool[height, width]``, the share of its pixels that nothing hides, and its distance from
@@ -77,5 +77,5 @@ class OverlaidCamera:
         if (height, width) != size:
             raise VlarigError(
                 f"the view was requested in {height} x {width}, and its photograph has {size[0]} x {size[1]}; "
-                "draw it in that size and have the protocol resize it"
+                "render it in that size and have the protocol resize it"
             )

@@ -89,7 +89,7 @@ class BridgeEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """The robot and the objects before the photograph."""
-        return self.scene.camera.draw(camera.height, camera.width)
+        return self.scene.camera.render(camera.height, camera.width)
 
     def simulator_state(self) -> np.ndarray:
         """Bodies, joints, and the states of the controller and of the judge."""

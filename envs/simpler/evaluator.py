@@ -23,7 +23,7 @@ VIEW = "3rd_view_camera"
 
 
 class ManiSkillEvaluator(Upstream[BridgeEnv]):
-    """The evaluator's loop over one task; a process can hold one. It always draws, so that not seeing changes nothing."""
+    """The evaluator's loop over one task; a process can hold one. It always renders, so that not seeing changes nothing."""
 
     def __init__(self, episode: Episode, seeing: bool = True) -> None:
         import_upstream()

@@ -13,7 +13,7 @@ from .. import upstream
 from ..errors import VlarigError
 from ..upstream import Patch, patched
 
-#: What SAPIEN draws with: ``cpu`` (software Vulkan) or ``gpu``. The renderer that was chosen for the runtime sets it.
+#: What SAPIEN renders with: ``cpu`` (software Vulkan) or ``gpu``. The renderer that was chosen for the runtime sets it.
 DEVICE_VARIABLE = "VLARIG_SAPIEN_DEVICE"
 
 
@@ -49,7 +49,7 @@ def _make(name: str, patches: Sequence[Patch]) -> Any:
     except RuntimeError as error:
         if "physical device" not in str(error):
             raise
-        raise VlarigError(f"SAPIEN finds no Vulkan driver that it can draw with ({error}); run: vlarig doctor") from None
+        raise VlarigError(f"SAPIEN finds no Vulkan driver that it can render with ({error}); run: vlarig doctor") from None
 
 
 # The patches.
@@ -98,10 +98,10 @@ SETTINGS = Patch(
     importing=_settings,
 )
 APART = Patch(
-    name="overlays of an env's own, and nothing drawn unasked",
-    why="it keeps the overlay pictures and the list of what they must not cover in class attributes that every env of a process writes "
-    "to, so that a second scene corrupts the pictures of the first (mani_skill 3.0.1, envs/tasks/digital_twins/base_env.py); and it "
-    "draws at every reset and step (envs/sapien_env.py, get_obs)",
+    name="overlays of an env's own, and nothing rendered unasked",
+    why="it keeps the overlay images and the list of what they must not cover in class attributes that every env of a process writes "
+    "to, so that a second scene corrupts the images of the first (mani_skill 3.0.1, envs/tasks/digital_twins/base_env.py); and it "
+    "renders at every reset and step (envs/sapien_env.py, get_obs)",
     needed=_shares_overlays,
     changing=_apart,
 )

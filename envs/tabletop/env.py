@@ -13,7 +13,7 @@ from ..mujoco_shared import ObjectGeoms, integration_state
 from ..scene_objects import SceneObject
 from . import layout
 from .goals import Goal
-from .randomization import Look, draw
+from .randomization import Look, sample
 from .render import Renderer
 from .robot import TABLETOP_PANDA
 from .scene import PARKED, TabletopScene
@@ -59,10 +59,10 @@ class TabletopEnv(Env):
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         """Move and colour the scene's parts; from ``rng`` comes the randomisation alone, an initial state is literal data."""
         scene = episode.payload
-        drawn = draw(scene["randomization"], rng) if "randomization" in scene else None
+        sampled = sample(scene["randomization"], rng) if "randomization" in scene else None
         self._look.restore()
-        if drawn is not None:
-            self._look.show(drawn)
+        if sampled is not None:
+            self._look.show(sampled)
         self._goal = Goal(scene["goal"])
         self._places = {}
         self._shown: list[tuple[str, str, str, str]] = []  # name, colour, kind and body
@@ -75,9 +75,9 @@ class TabletopEnv(Env):
             self._colour(body, layout.OBJECT_COLOURS[obj["colour"]])
             self._shown.append((obj["name"], obj["colour"], obj["shape"], body))
             height = layout.TABLE_TOP + layout.SHAPES[obj["shape"]].half_size[2]
-            x, y, yaw = np.array([obj["x"], obj["y"], obj["yaw"]]) + (0.0 if drawn is None else drawn.objects[index])
+            x, y, yaw = np.array([obj["x"], obj["y"], obj["yaw"]]) + (0.0 if sampled is None else sampled.objects[index])
             poses[body] = np.array([x, y, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
-        self._scene.place(poses, drawn)
+        self._scene.place(poses, sampled)
         self._program = np.frombuffer(json.dumps(scene["program"]).encode(), np.uint8) if "program" in scene else None
         return scene["instruction"]
 
@@ -141,7 +141,7 @@ class TabletopEnv(Env):
         return type(self)(self._renderer)
 
     def close(self) -> None:
-        """Free the shared graphics context; it is made again if an env draws once more."""
+        """Free the shared graphics context; it is made again if an env renders once more."""
         self._renderer.close()
 
     def _set_static(self, kind: str, wanted: list[dict[str, Any]], colours: dict[str, tuple[float, float, float]]) -> None:

@@ -68,7 +68,7 @@ class RobosuiteLoop(Upstream[TabletopEnv]):
         self._poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
 
     def reset(self, episode: Episode) -> None:
-        if self._seeing:  # robosuite makes its graphics context the current one when it makes it, as if nothing else drew
+        if self._seeing:  # robosuite makes its graphics context the current one when it makes it, as if nothing else rendered
             self.scene.sim._render_context_offscreen.gl_ctx.make_current()
         self.scene.place({body: pose.copy() for body, pose in self._poses.items()})
 

@@ -23,7 +23,7 @@ EGO, WRIST = "ego", "robot0_eye_in_hand"
 
 
 @dataclass(frozen=True)
-class Draw:
+class Sample:
     """What one episode is played with.
 
     Attributes:
@@ -54,7 +54,7 @@ class Draw:
     damping: np.ndarray
 
 
-def draw(ranges: dict[str, Any], rng: np.random.Generator) -> Draw:
+def sample(ranges: dict[str, Any], rng: np.random.Generator) -> Sample:
     """What an episode is played with, within ``ranges``; every number is sampled, in the same order, whatever the ranges are."""
 
     def near(size: Any, count: int) -> np.ndarray:
@@ -69,7 +69,7 @@ def draw(ranges: dict[str, Any], rng: np.random.Generator) -> Draw:
     camera = [*[ranges["ego_shift"]] * 3, *[np.deg2rad(ranges["ego_turn"])] * 3, ranges["ego_angle"]]
     wrist = [*[ranges["wrist_shift"]] * 3, *[np.deg2rad(ranges["wrist_turn"])] * 3, ranges["wrist_angle"]]
     objects = sum(shape.count for shape in SHAPES.values())
-    return Draw(
+    return Sample(
         sun_direction=-np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]),
         sun=sun,
         ambient=ambient,
@@ -110,14 +110,14 @@ class Look:
             getattr(self._model.vis.headlight, name)[:] = values
         self.textures = {}
 
-    def show(self, drawn: Draw) -> None:
+    def show(self, sampled: Sample) -> None:
         """Make all look as it was sampled; call :meth:`restore` before."""
         model = self._model
-        model.light_dir[:] = drawn.sun_direction
-        model.light_diffuse[:] = drawn.sun
-        model.vis.headlight.ambient[:] = drawn.ambient
-        model.vis.headlight.diffuse[:] = drawn.lamp
-        for name, change in drawn.cameras.items():
+        model.light_dir[:] = sampled.sun_direction
+        model.light_diffuse[:] = sampled.sun
+        model.vis.headlight.ambient[:] = sampled.ambient
+        model.vis.headlight.diffuse[:] = sampled.lamp
+        for name, change in sampled.cameras.items():
             camera = model.camera(name).id
             model.cam_pos[camera] += change[:3]
             turn, turned = np.array([1.0, 0.0, 0.0, 0.0]), np.empty(4)
@@ -126,14 +126,14 @@ class Look:
             model.cam_quat[camera] = turned
             model.cam_fovy[camera] += change[6]
         for geom, texture, number, make in (
-            (FLOOR_GEOM, FLOOR_TEXTURE, drawn.background, textures.background),
-            (TABLE_GEOM, TABLE_TEXTURE, drawn.table, textures.table),
+            (FLOOR_GEOM, FLOOR_TEXTURE, sampled.background, textures.background),
+            (TABLE_GEOM, TABLE_TEXTURE, sampled.table, textures.table),
         ):
             if number is not None:
                 index = model.texture(texture).id
                 begin = int(model.tex_adr[index])
-                picture = make(number)
-                model.tex_data[begin : begin + picture.size] = picture.ravel()
+                image = make(number)
+                model.tex_data[begin : begin + image.size] = image.ravel()
                 model.geom_matid[self._geoms[geom]] = model.material(texture).id
                 model.geom_rgba[self._geoms[geom]] = 1.0
                 self.textures[index] = f"{texture} {number}"

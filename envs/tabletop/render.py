@@ -11,7 +11,7 @@ import numpy as np
 
 from ..mujoco_shared import Canvas, ObjectGeoms
 from ..scene_objects import SceneObject
-from .scene import DRAWN_GROUPS
+from .scene import RENDERED_GROUPS
 
 
 class Renderer:
@@ -35,11 +35,11 @@ class Renderer:
         width: int,
         textures: Mapping[int, str] = MappingProxyType({}),
     ) -> np.ndarray:
-        """The camera's image as :meth:`~vlarig.envs.mujoco_shared.Canvas.draw` draws it, on a canvas that is large enough.
+        """The camera's image as :meth:`~vlarig.envs.mujoco_shared.Canvas.render` renders it, on a canvas that is large enough.
 
         ``textures`` has a name for what is on each of the model's textures that are not as compiled.
         """
-        return self._fitting(model, height, width, textures).draw(model, qpos, camera, height, width)
+        return self._fitting(model, height, width, textures).render(model, qpos, camera, height, width)
 
     def find(
         self,
@@ -58,12 +58,12 @@ class Renderer:
         if self._canvas is None or height > self._size[0] or width > self._size[1]:
             self.close()
             self._size = (max(height, self._size[0]), max(width, self._size[1]))
-            # Anti-aliasing by samples costs as much again as the drawing itself.
+            # Anti-aliasing by samples costs as much again as the rendering itself.
             model.vis.quality.offsamples = 0
             model.vis.global_.offheight, model.vis.global_.offwidth = self._size
             options = mujoco.MjvOption()
             options.geomgroup[:] = 0
-            options.geomgroup[list(DRAWN_GROUPS)] = 1
+            options.geomgroup[list(RENDERED_GROUPS)] = 1
             options.sitegroup[:] = 0
             self._canvas = Canvas(model, self._size, options)
         for texture, name in textures.items():

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..upstream import quiet
 from . import layout, textures
-from .randomization import FLOOR_TEXTURE, TABLE_TEXTURE, Draw
+from .randomization import FLOOR_TEXTURE, TABLE_TEXTURE, Sample
 
 #: robosuite's log, with lines on optional packages that would be repeated in every worker.
 LOG = "robosuite_logs"
@@ -50,8 +50,8 @@ ROBOT_RGBA = (0.88, 0.89, 0.91, 1.0)
 HAND_RGBA = (0.34, 0.36, 0.40, 1.0)
 FINGER_RGBA = (0.16, 0.17, 0.19, 1.0)
 
-#: Geom groups to draw: 0 is robosuite's collision geometry, 2 holds what is only seen (floor, zones).
-DRAWN_GROUPS = (0, 2)
+#: Geom groups to render: 0 is robosuite's collision geometry, 2 holds what is only seen (floor, zones).
+RENDERED_GROUPS = (0, 2)
 
 
 class _Task(ManipulationTask):
@@ -97,22 +97,22 @@ class TabletopScene(ManipulationEnv):
     def raw_data(self) -> mujoco.MjData:
         return self.sim.data._data
 
-    def place(self, poses: dict[str, np.ndarray], drawn: Optional[Draw] = None) -> None:
+    def place(self, poses: dict[str, np.ndarray], sampled: Optional[Sample] = None) -> None:
         """Soft-reset the scene.
 
         Args:
             poses: Body to ``float64[7]``, position and quaternion ``wxyz``.
-            drawn: What the arm begins away from its usual angles, and factors on the controller's gains; none without it.
+            sampled: What the arm begins away from its usual angles, and factors on the controller's gains; none without it.
         """
         self._poses = poses
         robot = self.robots[0]
         robot.init_qpos = np.array(robot.robot_model.init_qpos)
-        if drawn is not None:
-            robot.init_qpos = robot.init_qpos + drawn.joints
+        if sampled is not None:
+            robot.init_qpos = robot.init_qpos + sampled.joints
         with quiet(LOG):
             self.reset()
-        if drawn is not None:
-            self.robots[0].composite_controller.part_controllers[ARM].soften(drawn.stiffness, drawn.damping)
+        if sampled is not None:
+            self.robots[0].composite_controller.part_controllers[ARM].soften(sampled.stiffness, sampled.damping)
 
     def _pre_action(self, action: np.ndarray, policy_step: bool = False) -> None:
         """Run the controllers for one substep.

@@ -24,7 +24,7 @@ from .measures import Measures
 from .planner import Plan, plan
 from .robot import VLNCE_R2R, VLNCE_RXR
 from .rules import Rules
-from .tasks import Person, draw_search, draw_tracking
+from .tasks import Person, sample_search, sample_tracking
 from .walking import Walker, compose, heading_of, is_still, primitives, relative
 from .world import Agent, Surface, World
 
@@ -84,9 +84,9 @@ class VlnceEnv(Env):
                 self._goals = [np.array(goal, np.float32) for goal in payload["goals"]]
                 _check_start(surface, position)
             elif payload["kind"] == "object_searching":
-                position, yaw, self._goals = draw_search(surface, payload["objects"], rng)
+                position, yaw, self._goals = sample_search(surface, payload["objects"], rng)
             else:
-                position, yaw, self.person = draw_tracking(surface, rng)
+                position, yaw, self.person = sample_tracking(surface, rng)
                 self._goals = [self.person.route[-1]]
         reference = payload.get("reference")
         self.walker = Walker(surface, self.rules, position, yaw)
@@ -173,7 +173,7 @@ class VlnceEnv(Env):
             if self.person is not None:
                 way = self.person.route
             self._map = FloorMap(self.walker.surface.floor(), np.asarray(way, np.float64))
-        return {"map": self._map.draw(np.array(self._trail), self.walker.yaw, self._person_at)}
+        return {"map": self._map.render(np.array(self._trail), self.walker.yaw, self._person_at)}
 
     def simulator_state(self) -> np.ndarray:
         """The agent's pose, the person's place, and the pose that is pursued."""

@@ -56,7 +56,7 @@ class HabitatSurface(Surface):
 
 
 class HabitatWorld(World):
-    """A scan in habitat-sim. One simulator is made for each camera that draws, since a renderer belongs to one.
+    """A scan in habitat-sim. One simulator is made for each camera that renders, since a renderer belongs to one.
 
     Args:
         scene: The ``.glb``.
@@ -97,7 +97,9 @@ class HabitatWorld(World):
     ) -> np.ndarray:
         """What the agent sees, ``uint8[height, width, 3]``."""
         if person is not None:
-            raise VlarigError("another walker is not drawn by habitat-sim here; use the runtime `vlnce` that vlarig installs")
+            raise VlarigError(
+                "another walker is not rendered by habitat-sim here; use the runtime `vlnce` that vlarig installs"
+            )
         with self._complaints():
             simulator = self._simulator(lens, height, width)
         turn = [0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)]

@@ -1,6 +1,6 @@
 """A house rendered with packages from PyPI alone: a scan's ``.glb`` without lights, by OpenGL on EGL, and its walkable surface.
 
-habitat-sim draws scans without lights by default too (habitat-sim@57ee494, src/esp/sim/SimulatorConfiguration.h,
+habitat-sim renders scans without lights by default too (habitat-sim@57ee494, src/esp/sim/SimulatorConfiguration.h,
 ``sceneLightSetupKey``); its rasteriser and its mipmaps round otherwise.
 """
 
@@ -21,7 +21,7 @@ from .navmesh import NavMesh
 from .scan import Part, read_scan
 from .world import DEFAULT_AGENT, Agent, Lens, World
 
-#: Environment variable with the beginning of the name of the renderer that draws, and the software renderer that is its default.
+#: Environment variable with the beginning of the name of the renderer that renders, and the software renderer that is its default.
 RENDERER_VARIABLE, SOFTWARE = "VLARIG_EGL_RENDERER", "llvmpipe"
 
 #: Most devices of EGL that are tried.
@@ -48,8 +48,8 @@ void main() { gl_Position = camera * vec4(position, 1.0); place = uv; tint = col
 """
 FRAGMENT = """
 #version 330
-uniform sampler2D picture; in vec2 place; in vec3 tint; out vec4 shown;
-void main() { shown = vec4(texture(picture, place).rgb * tint, 1.0); }
+uniform sampler2D image; in vec2 place; in vec3 tint; out vec4 shown;
+void main() { shown = vec4(texture(image, place).rgb * tint, 1.0); }
 """
 
 
@@ -58,7 +58,7 @@ class Canvas:
 
     Attributes:
         context: The context; whoever uses it enters it as a context manager, for another may be the current one.
-        program: Draws textured triangles; its uniform ``camera`` maps metres to clip space.
+        program: Renders textured triangles; its uniform ``camera`` maps metres to clip space.
         figure: Another walker, at the origin.
 
     Args:
@@ -72,11 +72,11 @@ class Canvas:
             self.figure = Mesh(self, _figure(), {})
         self._frames: dict[tuple[int, int], Any] = {}
 
-    def draw(self, drawn: list[tuple[Mesh, np.ndarray]], height: int, width: int) -> np.ndarray:
+    def render(self, rendered: list[tuple[Mesh, np.ndarray]], height: int, width: int) -> np.ndarray:
         """An image, ``uint8[height, width, 3]``, upright, on black.
 
         Args:
-            drawn: Meshes, each with the ``float64[4, 4]`` from its metres to clip space.
+            rendered: Meshes, each with the ``float64[4, 4]`` from its metres to clip space.
             height: In pixels.
             width: In pixels.
         """
@@ -91,8 +91,8 @@ class Canvas:
             # (habitat-sim@57ee494, src/esp/gfx/Renderer.cpp, ``setupMagnumFeatures``, and OpenGL's default).
             self.context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
             self.context.depth_func = "<"
-            for mesh, camera in drawn:
-                mesh.draw(camera)
+            for mesh, camera in rendered:
+                mesh.render(camera)
             pixels = self._frames[size].read(components=3, alignment=1)
         return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)[::-1].copy()
 
@@ -102,7 +102,7 @@ class Canvas:
             for obj in held:
                 obj.release()
             for frame in self._frames.values():
-                frame.clear()  # llvmpipe keeps what it drew last until it draws again
+                frame.clear()  # llvmpipe keeps what it rendered last until it renders again
             self.context.finish()
         with contextlib.suppress(AttributeError):  # only glibc has it
             ctypes.CDLL(None).malloc_trim(0)
@@ -112,7 +112,7 @@ class Mesh:
     """Triangles in graphics memory; each part is rendered, or left out where it is beside the image.
 
     Args:
-        canvas: What draws them; its context is the current one.
+        canvas: What renders them; its context is the current one.
         parts: The triangles.
         textures: The textures of the parts by number; they are the mesh's from here on.
     """
@@ -120,19 +120,19 @@ class Mesh:
     def __init__(self, canvas: Canvas, parts: list[Part], textures: dict[int, Any]) -> None:
         context, self._canvas = canvas.context, canvas
         white = context.texture((1, 1), 3, b"\xff\xff\xff", alignment=1)
-        self._drawn: list[tuple[Any, Any]] = []
+        self._rendered: list[tuple[Any, Any]] = []
         self._held: list[Any] = [white, *textures.values()]
         for part in parts:
             buffers = [context.buffer(each) for each in (part.positions, part.uv, part.colours, part.triangles)]
             layout = list(zip(buffers, ("3f", "2f", "3f1 x1"), ("position", "uv", "colour")))
             array = context.vertex_array(canvas.program, layout, buffers[3])
-            self._drawn.append((array, textures.get(part.texture, white)))
+            self._rendered.append((array, textures.get(part.texture, white)))
             self._held += [array, *buffers]
         low, high = (np.array([side(part.positions, axis=0) for part in parts], np.float64) for side in (np.min, np.max))
         self._middle, self._half = (high + low) / 2.0, (high - low) / 2.0
 
-    def draw(self, camera: np.ndarray) -> None:
-        """Draw what may be in the image, with the canvas's context as the current one.
+    def render(self, camera: np.ndarray) -> None:
+        """Render what may be in the image, with the canvas's context as the current one.
 
         Args:
             camera: From metres to clip space, ``float64[4, 4]``.
@@ -141,7 +141,7 @@ class Mesh:
         sides = np.concatenate([camera[3] + camera[:3], camera[3] - camera[:2]])
         inmost = self._middle @ sides[:, :3].T + self._half @ np.abs(sides[:, :3]).T + sides[:, 3]
         for index in np.flatnonzero((inmost > -1e-3).all(axis=1)):
-            array, texture = self._drawn[index]
+            array, texture = self._rendered[index]
             texture.use(0)
             array.render()
 
@@ -158,27 +158,27 @@ class LiteWorld(World):
     Args:
         scene: The ``.glb``.
         agent: Whose surface it is.
-        canvas: Draws it, and other worlds.
+        canvas: Renders it, and other worlds.
     """
 
     def __init__(self, scene: Path, agent: Agent, canvas: Canvas) -> None:
         self.surface = _read_surface(scene, agent)
         self._canvas = canvas
-        parts, pictures = read_scan(scene)
+        parts, images = read_scan(scene)
         with canvas.context:
-            self._mesh = Mesh(canvas, parts, {number: _upload(canvas, each) for number, each in enumerate(pictures)})
+            self._mesh = Mesh(canvas, parts, {number: _upload(canvas, each) for number, each in enumerate(images)})
 
     def render(
         self, position: np.ndarray, yaw: float, lens: Lens, height: int, width: int, person: Optional[np.ndarray] = None
     ) -> np.ndarray:
         """What the agent sees, ``uint8[height, width, 3]``; another walker is a figure of 1.7 m in blue."""
         camera = _camera(np.asarray(position, np.float64), yaw, lens, height, width)
-        drawn = [(self._mesh, camera)]
+        rendered = [(self._mesh, camera)]
         if person is not None:
             pose = np.eye(4)
             pose[:3, 3] = person
-            drawn.append((self._canvas.figure, camera @ pose))
-        return self._canvas.draw(drawn, height, width)
+            rendered.append((self._canvas.figure, camera @ pose))
+        return self._canvas.render(rendered, height, width)
 
     def close(self) -> None:
         """Free the graphics memory; the canvas stays."""
@@ -198,7 +198,7 @@ def _open_context(renderer: str) -> Any:
     except Exception as error:  # glcontext raises nothing more particular, for a missing library or device
         found.append(str(error))
     raise VlarigError(
-        f"no device of EGL draws with {renderer!r} (found: {'; '.join(found)}); set {RENDERER_VARIABLE} to one that does, or install "
+        f"no device of EGL renders with {renderer!r} (found: {'; '.join(found)}); set {RENDERER_VARIABLE} to one that does, or install "
         f"the software renderer: apt-get install -y libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
     )
 
@@ -214,9 +214,9 @@ def _read_surface(scene: Path, agent: Agent) -> NavMesh:
     return NavMesh.read(file)
 
 
-def _upload(canvas: Canvas, picture: np.ndarray) -> Any:
+def _upload(canvas: Canvas, image: np.ndarray) -> Any:
     """An image, ``uint8[height, width, 3]``, as a texture in graphics memory: linear between mipmaps, and repeated."""
-    texture = canvas.context.texture(picture.shape[1::-1], 3, picture, alignment=1)
+    texture = canvas.context.texture(image.shape[1::-1], 3, image, alignment=1)
     texture.build_mipmaps()
     texture.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
     return texture

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 #: Pixels of a map's sides.
 SIZE = 320
 
-#: Pixels around what is drawn, and of a line's width.
+#: Pixels around what is rendered, and of a line's width.
 MARGIN, LINE = 10, 3
 
 #: Floors further from the agent's way than this many metres up or down belong to other storeys.
@@ -45,7 +45,7 @@ class FloorMap:
         pen.circle(self._pixels(way[0, [0, 2]])[0], 4, START)
         pen.circle(self._pixels(way[-1, [0, 2]])[0], 5, GOAL)
 
-    def draw(self, way: np.ndarray, yaw: float, person: Optional[np.ndarray] = None) -> np.ndarray:
+    def render(self, way: np.ndarray, yaw: float, person: Optional[np.ndarray] = None) -> np.ndarray:
         """The map with the agent's way so far, ``float[points, 3]``, its heading and another walker, ``uint8[height, width, 3]``."""
         image = self._base.copy()
         pen = ImageDraw.Draw(image)

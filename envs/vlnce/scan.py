@@ -49,17 +49,17 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
         _read_basis()
         with quiet("trimesh"):
             scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="glb", process=False)
-            pictures: dict[int, tuple[int, Any]] = {}
-            parts = [_part(scene, node, pictures) for node in scene.graph.nodes_geometry]
+            images: dict[int, tuple[int, Any]] = {}
+            parts = [_part(scene, node, images) for node in scene.graph.nodes_geometry]
         if not parts:
             raise ValueError("it has no triangles")
-        return parts, [np.asarray(image.convert("RGB")) for _, image in pictures.values()]
+        return parts, [np.asarray(image.convert("RGB")) for _, image in images.values()]
     except Exception as error:  # trimesh raises what its parts raise
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise VlarigError(f"the scene {path} cannot be read ({reason}); put the scan's own .glb there") from None
 
 
-class _BasisPicture(ImageFile.ImageFile):
+class _BasisImage(ImageFile.ImageFile):
     """An image by Basis Universal, for Pillow: decoded when it is used, so that a damaged one is not left out in silence."""
 
     def _open(self) -> None:
@@ -74,12 +74,12 @@ class _BasisPicture(ImageFile.ImageFile):
 
 def _read_basis() -> None:
     """Make Pillow and trimesh read such images."""
-    Image.register_open("BASIS", _BasisPicture, lambda prefix: prefix.startswith(b"sB"))
+    Image.register_open("BASIS", _BasisImage, lambda prefix: prefix.startswith(b"sB"))
     extensions.register_handler(BASIS, "texture_source")(lambda context: context["data"]["source"])
 
 
-def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:
-    """What a node shows; its texture's image is added to ``pictures`` by its identity, with its number."""
+def _part(scene: Any, node: str, images: dict[int, tuple[int, Any]]) -> Part:
+    """What a node shows; its texture's image is added to ``images`` by its identity, with its number."""
     pose, name = scene.graph[node]
     mesh, pose = scene.geometry[name], UPRIGHT @ pose
     triangles = mesh.faces[:, ::-1] if np.linalg.det(pose[:3, :3]) < 0 else mesh.faces  # a mirror turns fronts to backs
@@ -92,7 +92,7 @@ def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:
         if material.baseColorFactor is not None:
             colours[:] = material.baseColorFactor
         if (image := material.baseColorTexture) is not None and mesh.visual.uv is not None:
-            texture = pictures.setdefault(id(image), (len(pictures), image))[0]
+            texture = images.setdefault(id(image), (len(images), image))[0]
             uv = mesh.visual.uv * [1, -1] + [0, 1]  # trimesh counts from the lower left corner
     whole = np.ascontiguousarray
     return Part(whole(positions, "f4"), whole(uv, "f4"), whole(colours, "u1"), whole(triangles, "u4"), texture)

@@ -1,4 +1,4 @@
-"""Searching for an object and following a person (paper, section 3.2.4): what an episode draws, and the person's walk.
+"""Searching for an object and following a person (paper, section 3.2.4): what an episode samples, and the person's walk.
 
 The paper names the two kinds of data and prints no rule. Ours: a search ends within a metre of the object's nearest walkable point (the
 distance of habitat's ObjectNav); a person is followed who is within 3 m, and ahead within the camera's view.
@@ -18,7 +18,7 @@ from .world import Surface
 #: Metres from the start of a search to the object, at least and at most; of a walk to be followed, its length.
 SEARCH, WALK = (3.0, 30.0), (6.0, 25.0)
 
-#: Tries at drawing a start.
+#: Tries at sampling a start.
 TRIES = 200
 
 #: From an object's centre to where one may stand beside it, metres: the nearest of these that can be reached counts. Its top may be
@@ -101,7 +101,7 @@ class Person:
         return np.array([np.interp(metres, self._reached, self.route[:, axis]) for axis in range(3)], np.float32)
 
 
-def draw_search(
+def sample_search(
     surface: Surface, objects: Sequence[Sequence[float]], rng: np.random.Generator
 ) -> tuple[np.ndarray, float, list[np.ndarray]]:
     """A start some metres from the nearest of some objects: position, yaw, and the objects' nearest walkable points."""
@@ -119,7 +119,7 @@ def draw_search(
     )
 
 
-def draw_tracking(surface: Surface, rng: np.random.Generator) -> tuple[np.ndarray, float, Person]:
+def sample_tracking(surface: Surface, rng: np.random.Generator) -> tuple[np.ndarray, float, Person]:
     """A person's walk, and an agent behind it that looks along the way: position, yaw, person."""
     for _ in range(TRIES):
         way = surface.way(random_point(surface, rng), random_point(surface, rng))

@@ -120,7 +120,7 @@ def _installed_runtime(subject: str, runtime: Runtime) -> Iterator[Finding]:
     except VlarigError as error:
         yield Finding("missing", subject, str(error))
     else:
-        yield Finding("ok", subject, f"starts, imports {', '.join(spec.imports)}, draws ({runtime.python.parents[1]})")
+        yield Finding("ok", subject, f"starts, imports {', '.join(spec.imports)}, renders ({runtime.python.parents[1]})")
 
 
 def _assets(suites: list[Suite], runtimes: set[str]) -> Iterator[Finding]:

@@ -219,7 +219,7 @@ def describe_protocol(protocol: Protocol) -> dict[str, str]:
 def describe_camera(camera: Camera) -> str:
     words = [f"{camera.height} x {camera.width}"]
     if camera.drawn:
-        words.append(f"drawn {camera.drawn[0]} x {camera.drawn[1]}")
+        words.append(f"rendered {camera.drawn[0]} x {camera.drawn[1]}")
     if camera.mirror:
         words.append("mirrored")
     if camera.resize:

@@ -54,7 +54,7 @@ class PageConfig:
     title: str = "Results"
     """Title of the site."""
     films: bool = True
-    """Whether the site has the runs' films and pictures."""
+    """Whether the site has the runs' films and images."""
     comparisons: Which = "best"
     """Pages that compare two runs which played the same: each run with the best one, all pairs, or none."""
 

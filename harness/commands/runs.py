@@ -131,7 +131,7 @@ def merge(arguments: list[str]) -> int:
     config = parse(MergeConfig, arguments, "vlarig runs merge", MERGE_HELP)
     if not config.runs:
         raise VlarigError("no run was named; give the folders of runs, as in `vlarig runs merge runs/a runs/b --run runs/ab`")
-    from ..filming import draw_sheet
+    from ..filming import render_sheet
 
     console = Screen()
     folders, unknown = find_runs(config.runs)
@@ -141,9 +141,9 @@ def merge(arguments: list[str]) -> int:
         console.print(f"{run}: {count} finished episodes", soft_wrap=True)
     console.print(f"{merged.run}: {merged.new} of them are new", soft_wrap=True)
     try:
-        draw_sheet(merged.run)
+        render_sheet(merged.run)
     except VlarigError as error:
-        console.print(f"frames.png is not drawn: {error}", style="yellow", soft_wrap=True)
+        console.print(f"frames.png is not rendered: {error}", style="yellow", soft_wrap=True)
     table = run_table(merged.run)
     print_sheets(console, [run_sheet(table)], LEGEND)
     if not table.total.complete:

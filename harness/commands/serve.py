@@ -161,7 +161,7 @@ class ServePolicy:
     n_action_steps: Annotated[int, tyro.conf.arg(metavar="STEPS")] = 8
     """Steps of an answer to a client that requests no number of them, from a policy without a horizon of its own."""
     seed: int = 0
-    """Seed of the draws for clients that send no seeds of their own."""
+    """Seed of the random numbers for clients that send no seeds of their own."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Answer one request at a time, in one thread and in float32."""
 

@@ -149,7 +149,7 @@ def a_sheet_shows_every_task(subject: Subject) -> None:
     """
     records = subject.again if subject.sweep is not None else subject.undisturbed
     best = {record.task: record for record in sorted(records, key=lambda record: record.success)}
-    sheet = subject.draw_sheet([best[task.name] for task in subject.suite.tasks if task.name in best])
+    sheet = subject.render_sheet([best[task.name] for task in subject.suite.tasks if task.name in best])
     assert sheet.stat().st_size > 10_000, f"{sheet} is empty"
 
 

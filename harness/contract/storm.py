@@ -146,10 +146,10 @@ class RandomStorm(Policy):
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         with self._storm.activity.during("policy") if self._storm else contextlib.nullcontext():
             time.sleep(THINKING if self._storm and self._storm.rages else 0.0)
-            return [Reply(_draw(request)) for request in requests]
+            return [Reply(_sample(request)) for request in requests]
 
 
-def _draw(request: Request) -> np.ndarray:
+def _sample(request: Request) -> np.ndarray:
     space = request.embodiment.action_space()
     rng = np.random.default_rng(request.seed)
     return rng.uniform(space.low, space.high, (HORIZON, len(space.low))).astype(np.float32)

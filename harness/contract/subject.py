@@ -91,14 +91,14 @@ class Subject:
 
     def play(self, runs: Sequence[Sequence[tuple[Episode, int, bool]]]) -> list[list[list[str]]]:
         """The digests of episodes (each with its steps, and whether it is rendered), each run of them in a process of its own."""
-        configs = [[(encoded(episode), steps, drawn) for episode, steps, drawn in run] for run in runs]
+        configs = [[(encoded(episode), steps, rendered) for episode, steps, rendered in run] for run in runs]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             answers = list(pool.map(lambda plays: self.ask("plays", plays=plays), configs))
         return [[answer["digests"] for answer in each] for each in answers]
 
     def play_in_turns(self, plays: Sequence[tuple[Episode, int, bool]]) -> list[list[str]]:
         """The digests of episodes that envs of one process play in turns, then of the first, when the other envs are closed."""
-        answers = self.ask("in_turns", plays=[(encoded(episode), steps, drawn) for episode, steps, drawn in plays])
+        answers = self.ask("in_turns", plays=[(encoded(episode), steps, rendered) for episode, steps, rendered in plays])
         return [answer["digests"] for answer in answers]
 
     @cached_property
@@ -151,7 +151,7 @@ class Subject:
         assert status in (0, -signal.SIGKILL), f"{self.name}: a sweep ended with status {status}: {done.stderr[-2000:]}"
         return status
 
-    def draw_sheet(self, records: Sequence[EpisodeRecord]) -> Path:
+    def render_sheet(self, records: Sequence[EpisodeRecord]) -> Path:
         """A sheet with a row for each episode: every view at its start, then at its end."""
         file, suite, asked = self.folder / "ends.npz", self.suite, []
         for record in records:

@@ -178,7 +178,7 @@ class SuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     async def begin(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Episode, Snapshot]:
         """Begin an episode, in the pool's loop."""
         super().reset(seed=seed)
-        episode = self._view.draw(self.np_random, options or {})
+        episode = self._view.sample(self.np_random, options or {})
         self.snapshot = await self._pool.envs[self._number].begin(episode)
         return episode, self.snapshot
 
@@ -234,7 +234,7 @@ def truth_size(view: SuiteView, pool: SimulatorPool) -> int | None:
     """How many numbers the view's ``truth`` makes, found out from the first snapshot of some episode; ``None`` without one."""
     if view.truth is None:
         return None
-    episode = view.draw(np.random.default_rng(0), {})
+    episode = view.sample(np.random.default_rng(0), {})
     try:
         return len(view.truth(pool.run(lambda: pool.envs[0].begin(episode))))
     except BaseException:

@@ -134,7 +134,7 @@ class SuiteView:
             parts["privileged"] = spaces.Box(-np.inf, np.inf, (truth_size,), np.float32)
         return spaces.Dict(parts)
 
-    def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
+    def sample(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
         """The episode that a reset begins: options fix ``episode``, or ``task`` and ``initial_state``; what is left open is sampled."""
         refuse_unknown_options("reset", options, ["episode", "task", "initial_state"])
         if options.get("episode") is not None:

@@ -181,7 +181,7 @@ class EnvServer:
             raise unknown("suite", order.suite, self._config.suites, "this env server")
         worker_spec = WorkerSpec.of(load_suite(order.suite))
         with contextlib.suppress(VlarigError):  # the client learns which renderer is used here instead, and refuses it
-            worker_spec = worker_spec.drawn_by([order.renderer], "")
+            worker_spec = worker_spec.rendered_by([order.renderer], "")
         before = self._leases.get(order.lease)
         if before is not None:
             before.transport.abort()  # its client has lost it, and requests another

@@ -314,8 +314,8 @@ class RemoteWorkerFactory:
         renderer = "" if ours.renderer is None else ours.renderer.name
         if ready.renderer != renderer:
             raise VlarigError(
-                f"{place} draws with {ready.renderer or 'its own means'}, this machine with {renderer or 'its own means'}, so its "
-                "pictures need not be the same; 'vlarig doctor' on both says what each has"
+                f"{place} renders with {ready.renderer or 'its own means'}, this machine with {renderer or 'its own means'}, so its "
+                "images need not be the same; 'vlarig doctor' on both says what each has"
             )
         for bundle in ours.assets:
             if ready.assets.get(bundle.name) != bundle.identity:

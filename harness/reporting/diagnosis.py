@@ -175,13 +175,15 @@ def _rendering(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
     part = share(breakdown.render, breakdown.worker_seconds)
     steps, views = setting.protocol.get("n_action_steps", 1), len(setting.protocol.get("cameras", ()))
     parts = [
-        f"Drawing pictures takes {percent(part)} of the workers' time: the protocol shows {_count(views, 'view')} every "
-        f"{_count(steps, 'step')}. More by --n-action-steps draw fewer, but are a protocol of their own, whose numbers are not "
+        f"Rendering images takes {percent(part)} of the workers' time: the protocol shows {_count(views, 'view')} every "
+        f"{_count(steps, 'step')}. More by --n-action-steps render fewer, but are a protocol of their own, whose numbers are not "
         "comparable."
     ]
     if any(name in setting.renderer for name in ("osmesa", "lavapipe")):
-        parts.append(f"{setting.renderer} draws in software: with a GPU, VLARIG_RENDERER=egl (SimplerEnv: gpu) draws there.")
-    parts.append(f"Without any picture the sweep would be {_without(part)}.")
+        parts.append(
+            f"{setting.renderer} renders in software: with a GPU, VLARIG_RENDERER=egl (SimplerEnv: gpu) renders there."
+        )
+    parts.append(f"Without any image the sweep would be {_without(part)}.")
     return _cause(0.2, part, breakdown, " ".join(parts))
 
 
@@ -199,9 +201,9 @@ def _beside(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
     beside = breakdown.worker_seconds * breakdown.workers_occupied - breakdown.worked - breakdown.recovering / setting.envs
     part = share(beside, breakdown.worker_seconds)
     text = (
-        f"For {percent(part)} of their time the workers had something to do, but neither simulated nor drew: they built envs, made, "
-        f"digested and sent observations, one for every {breakdown.steps / breakdown.chunks:.1f} steps, or waited for a core. Without "
-        f"that the sweep would be {_without(part)}."
+        f"For {percent(part)} of their time the workers had something to do, but neither simulated nor rendered: they built envs, "
+        f"made, digested and sent observations, one for every {breakdown.steps / breakdown.chunks:.1f} steps, or waited for a core. "
+        f"Without that the sweep would be {_without(part)}."
     )
     return _cause(0.2, part, breakdown, text)
 

@@ -56,14 +56,14 @@ async def live_display(console: Console, title: str, progress: Progress, engines
 
             def show() -> None:
                 activities = sum((engine.activities() for engine in engines), Counter[str]())
-                live.update(picture(title, progress, activities), refresh=True)
+                live.update(display(title, progress, activities), refresh=True)
 
-            async def draw() -> None:
+            async def refresh() -> None:
                 while True:
                     show()
                     await asyncio.sleep(REFRESH_SECONDS)
 
-            async with running(draw()):
+            async with running(refresh()):
                 yield
             show()
         return
@@ -90,7 +90,7 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-def picture(title: str, progress: Progress, activities: Counter[str]) -> RenderableType:
+def display(title: str, progress: Progress, activities: Counter[str]) -> RenderableType:
     """The whole display, rendered once."""
     tasks = Table.grid(padding=(0, 2))
     for side in ("left", "left", "right", "right", "left"):

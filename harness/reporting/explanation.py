@@ -209,7 +209,7 @@ def _busyness(evidence: Evidence, session: SessionEvidence, breakdown: TimeBreak
     yield _line(
         "workers",
         percent(breakdown.workers_occupied),
-        f"had something to do; {percent(breakdown.workers_busy)}: simulated or drew",
+        f"had something to do; {percent(breakdown.workers_busy)}: simulated or rendered",
     )
     load = breakdown.load
     each = load.seconds / max(load.batches, 1)

@@ -158,7 +158,7 @@ def _ensure_driver(spec: RuntimeSpec, report: Callable[[str], None]) -> bool:
             return False
         install_driver(first.driver, first.apt, lambda: bool(first.missing()), report)
     except VlarigError as error:
-        report(f"no driver to draw with: {error}")
+        report(f"no driver to render with: {error}")
         return False
     return True
 
@@ -169,7 +169,7 @@ def _check_install(spec: RuntimeSpec, folder: Path, report: Callable[[str], None
     except VlarigError as error:
         report(f"not tried yet: {error}")
         return
-    report(f"trying it: {', '.join(spec.imports)}, pictures by {renderer.name}")
+    report(f"trying it: {', '.join(spec.imports)}, images by {renderer.name}")
     check_imports(spec, folder / "bin" / "python", renderer, warm_up=warm_up)
 
 

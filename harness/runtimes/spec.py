@@ -167,7 +167,7 @@ def candidates(spec: RuntimeSpec) -> list[Renderer]:
         known = sorted({renderer["name"] for file in runtime_files().values() for renderer in _read(file).get("renderers", [])})
         for name in unknown:
             if name not in known:
-                raise VlarigError(f"{RENDERER_VARIABLE} names {name!r}, by which no runtime draws; {suggestion(name, known)}")
+                raise VlarigError(f"{RENDERER_VARIABLE} names {name!r}, by which no runtime renders; {suggestion(name, known)}")
     return [own[name] for name in names if name in own] or list(spec.renderers)
 
 
@@ -188,7 +188,7 @@ def choose_renderer(spec: RuntimeSpec) -> Renderer:
             return renderer.ready()
     first = chosen[0]
     raise VlarigError(
-        f"the runtime {spec.name!r} cannot draw pictures here: {', '.join(first.missing())} is missing; {first.remedy(spec.name)}"
+        f"the runtime {spec.name!r} cannot render images here: {', '.join(first.missing())} is missing; {first.remedy(spec.name)}"
     )
 
 
@@ -208,13 +208,13 @@ def keep_renderer(spec: RuntimeSpec, names: Collection[str], chosen: Renderer, r
     kept = [renderer for renderer in candidates(spec) if renderer in begun_with]
     if not kept:
         raise VlarigError(
-            f"the run {run} is drawn by {begun_with[0].name}, and {RENDERER_VARIABLE} requests {chosen.name}, which draws other "
-            f"pictures; set {RENDERER_VARIABLE}={begun_with[0].name} to resume it, {advice}"
+            f"the run {run} is rendered by {begun_with[0].name}, and {RENDERER_VARIABLE} requests {chosen.name}, which renders other "
+            f"images; set {RENDERER_VARIABLE}={begun_with[0].name} to resume it, {advice}"
         )
     for renderer in kept:
         if not renderer.missing():
             return renderer.ready()
     raise VlarigError(
-        f"the run {run} is drawn by {kept[0].name}, which is not here any more ({', '.join(kept[0].missing())} is missing); "
+        f"the run {run} is rendered by {kept[0].name}, which is not here any more ({', '.join(kept[0].missing())} is missing); "
         f"{kept[0].remedy(spec.name)}, {advice}"
     )

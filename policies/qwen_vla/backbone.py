@@ -87,7 +87,7 @@ def positions_of(
     Returns:
         ``int64[3, B, S]``.
     """
-    image = _picture_tokens(input_ids, valid, image_token, video_token)  # [B, S]
+    image = _image_tokens(input_ids, valid, image_token, video_token)  # [B, S]
     begins = image & ~functional.pad(image, (1, 0))[:, :-1]
     grids = torch.zeros((0, 3), dtype=torch.int64) if image_grid_thw is None else image_grid_thw
     if input_ids.device.type == "cpu":
@@ -108,12 +108,12 @@ def positions_of(
     return (start.expand_as(offsets) if kept_tokens else start + offsets) * valid
 
 
-def _picture_tokens(input_ids: Tensor, valid: Tensor, image_token: int, video_token: int | None) -> Tensor:
+def _image_tokens(input_ids: Tensor, valid: Tensor, image_token: int, video_token: int | None) -> Tensor:
     """``bool[B, S]``, the places that the vision tower's states take."""
-    picture = input_ids == image_token
+    image = input_ids == image_token
     if video_token is not None:
-        picture |= input_ids == video_token
-    return picture & valid
+        image |= input_ids == video_token
+    return image & valid
 
 
 def _check_images(image: Tensor, begins: Tensor, grids: Tensor, merge: int, kept_tokens: int) -> None:
@@ -240,14 +240,14 @@ def embed(
     if inputs.pixel_values is not None and grids is not None and len(grids):
         seen = image_features(visual, inputs.pixel_values, grids).to(states.dtype)
         config, merge = backbone.config, visual.config.spatial_merge_size
-        pictures = _picture_tokens(inputs.input_ids, inputs.valid, config.image_token_id, config.video_token_id)
+        images = _image_tokens(inputs.input_ids, inputs.valid, config.image_token_id, config.video_token_id)
         read = torch.arange(len(seen), device=seen.device)
         if kept_tokens:
             objectness = visual.thing(seen).float().squeeze(-1)
             read = kept(objectness.detach(), (grids.prod(dim=1) // merge**2).tolist(), kept_tokens)
             states = states + 0 * objectness.sum() if with_vision else states
         # By index: the backward pass of masked_scatter waits for the device.
-        own = pictures.flatten().argsort(descending=True, stable=True)[: len(read)]
+        own = images.flatten().argsort(descending=True, stable=True)[: len(read)]
         states = states.flatten(0, 1).index_copy(0, own, seen[read]).view_as(states)
         places = positions.new_full((len(seen),), -1).index_copy(0, read, own)
         if kept_tokens:
@@ -256,7 +256,7 @@ def embed(
             moved[1:, own] += cells.to(moved.device)[:, read]
             positions = moved.view_as(positions)
     elif with_vision:
-        blank = _blank_picture(visual, states.device)
+        blank = _blank_image(visual, states.device)
         unused = blank.sum() + visual.thing(blank).float().sum() if kept_tokens else blank.sum()
         states = states + 0 * unused
     return Embedded(states, positions, seen, objectness, places)
@@ -268,7 +268,7 @@ def _cells(rows: int, columns: int) -> Tensor:
     return torch.stack([index // columns, index % columns])
 
 
-def _blank_picture(visual: Any, device: torch.device) -> Tensor:
+def _blank_image(visual: Any, device: torch.device) -> Tensor:
     """The features of a grey image of one token, ``[1, D]``."""
     config = visual.config
     side = config.spatial_merge_size

@@ -63,7 +63,7 @@ FORMAT = 1
 MODEL_TYPE = "qwen_vla"
 
 #: Presets whose weights a CPU samples in minutes; they differ between kinds of devices.
-_DRAWN_IN_PLACE = ("4b",)
+_SAMPLED_IN_PLACE = ("4b",)
 
 
 @dataclass(frozen=True)
@@ -238,14 +238,14 @@ def _preset(
     if adapt is not None:
         config = adapt(config)
 
-    def drawn() -> QwenVla:
-        return build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype, compute).to(device)
+    def sampled() -> QwenVla:
+        return build(config, seed, backbone, device if name in _SAMPLED_IN_PLACE else "cpu", dtype, compute).to(device)
 
     def fill() -> str:
-        model.load_state_dict(drawn().state_dict())
+        model.load_state_dict(sampled().state_dict())
         return _weights_hash(model)
 
-    model = drawn() if shared is None else build(config, seed=None, device=device, dtype=dtype, compute=compute)
+    model = sampled() if shared is None else build(config, seed=None, device=device, dtype=dtype, compute=compute)
     weights = _weights_hash(model) if shared is None else share(model, shared, fill)
     return LoadedPolicy(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {weights}")
 

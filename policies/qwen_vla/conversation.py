@@ -79,7 +79,7 @@ class Mark:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Still:
     """A still in a conversation.
 
     Attributes:
@@ -95,11 +95,11 @@ class Picture:
     marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_pixels("picture", self.image, 3)
+        _check_pixels("an image", self.image, 3)
         if self.frame is not None and self.frame < 1:
-            raise PolicyError(f"a picture is frame {self.frame}; expected 1 or more")
+            raise PolicyError(f"an image is frame {self.frame}; expected 1 or more")
         if self.view is not None and not self.view.strip():
-            raise PolicyError(f"a picture has the view {self.view!r}; name the camera, or give no view")
+            raise PolicyError(f"an image has the view {self.view!r}; name the camera, or give no view")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class Video:
     seconds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _check_pixels("video", self.frames, 4)
+        _check_pixels("a video", self.frames, 4)
         if len(self.seconds) != len(self.frames) or not all(time >= 0 for time in self.seconds):
             raise PolicyError(
                 f"a video of {len(self.frames)} frames has times {list(self.seconds)}; expected one of 0 or more for each frame"
@@ -132,19 +132,20 @@ class Turn:
     """
 
     role: Literal["system", "user", "assistant"]
-    content: tuple[str | Picture | Video, ...]
+    content: tuple[str | Still | Video, ...]
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise PolicyError(f"a turn has the role {self.role!r}; expected one of {', '.join(ROLES)}")
         for item in self.content:
-            if not isinstance(item, (str, Picture, Video)):
-                raise PolicyError(f"a turn of the {self.role} holds a {type(item).__name__}; expected text, Picture or Video")
+            if not isinstance(item, (str, Still, Video)):
+                raise PolicyError(f"a turn of the {self.role} holds a {type(item).__name__}; expected text, Still or Video")
         words = "".join(item if isinstance(item, str) else f"{_tag(item)}\n" for item in self.content)
         check_words(f"{self.role}'s text", words)
         seen = [item for item in self.content if not isinstance(item, str)]
         if self.role != "user" and seen:
-            raise PolicyError(f"a turn of the {self.role} shows a {type(seen[0]).__name__.lower()}; only the user shows any")
+            what = "an image" if isinstance(seen[0], Still) else "a video"
+            raise PolicyError(f"a turn of the {self.role} shows {what}; only the user shows any")
         if not seen and not words.strip():
             raise PolicyError(f"a turn of the {self.role} is empty; give it text")
 
@@ -172,7 +173,7 @@ class Conversation:
         if self.ends is not None and len(self.ends) != NUMBERS:
             raise PolicyError(f"a conversation has {len(self.ends)} numbers of its prompt's end; expected {NUMBERS}")
 
-    def seen(self) -> list[Picture | Video]:
+    def seen(self) -> list[Still | Video]:
         """Its images and videos in their order."""
         return [item for turn in self.turns for item in turn.content if not isinstance(item, str)]
 
@@ -201,7 +202,7 @@ class Limits:
             )
 
 
-def fitted(item: Picture | Video, limits: Limits, unit: int, frames: int) -> list[np.ndarray]:
+def fitted(item: Still | Video, limits: Limits, unit: int, frames: int) -> list[np.ndarray]:
     """The images that the vision tower reads, in the size that Qwen's rule gives them.
 
     The rule is transformers' ``smart_resize`` with Pillow's bicubic filter, as in ``Qwen2VLImageProcessor``. All frames of a video have
@@ -223,7 +224,7 @@ def fitted(item: Picture | Video, limits: Limits, unit: int, frames: int) -> lis
     try:
         height, width = smart_resize(*stack.shape[1:3], factor=unit, min_pixels=limits.min_pixels, max_pixels=most)
     except ValueError as error:
-        raise PolicyError(f"a picture of {stack.shape[1]} x {stack.shape[2]} pixels does not fit: {error}") from None
+        raise PolicyError(f"an image of {stack.shape[1]} x {stack.shape[2]} pixels does not fit: {error}") from None
     sized = np.stack([_resized(image, height, width) for image in stack])
     if not isinstance(item, Video):
         return [sized]
@@ -254,20 +255,20 @@ def segments(conversation: Conversation, tokens: Sequence[int], frames: int) -> 
     yield before, False
 
 
-def _shown(item: Picture | Video, tokens: int, frames: int) -> str:
+def _shown(item: Still | Video, tokens: int, frames: int) -> str:
     """An image or a video as text, with ``tokens`` places for each of the vision tower's images."""
-    if isinstance(item, Picture):
-        picture = f"{VISION_START}{IMAGE_PAD * tokens}{VISION_END}"
+    if isinstance(item, Still):
+        image = f"{VISION_START}{IMAGE_PAD * tokens}{VISION_END}"
         if item.view in VIEW_TAGS:
-            picture = f"{view_start(item.view)}{picture}{view_end(item.view)}"
-        return _tag(item) + picture
+            image = f"{view_start(item.view)}{image}{view_end(item.view)}"
+        return _tag(item) + image
     patches = [item.seconds[begin : begin + frames] for begin in range(0, len(item.seconds), frames)]
     return "".join(
         f"<{(patch[0] + patch[-1]) / 2:.1f} seconds>{VISION_START}{VIDEO_PAD * tokens}{VISION_END}" for patch in patches
     )
 
 
-def _tag(item: Picture | Video) -> str:
+def _tag(item: Still | Video) -> str:
     """The words before an image: ``Frame 1, front left: ``."""
     if isinstance(item, Video):
         return ""
@@ -293,4 +294,4 @@ def _check_pixels(what: str, pixels: np.ndarray, axes: int) -> None:
     ):
         found = f"{pixels.dtype}{list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
         expected = "[height, width, 3]" if axes == 3 else "[frames, height, width, 3]"
-        raise PolicyError(f"a {what} of a conversation is {found}; expected uint8{expected}")
+        raise PolicyError(f"{what} of a conversation is {found}; expected uint8{expected}")

@@ -143,8 +143,8 @@ class Beta:
 
     def sample(self, count: int, generator: np.random.Generator) -> Tensor:
         """``float32[count]`` times; the first ones are the same whatever the count."""
-        draw = generator.beta(self.alpha, self.beta, count)
-        times = (self.scale - draw) / self.scale if self.toward == "clean" else self.scale * draw + 1 - self.scale
+        sampled = generator.beta(self.alpha, self.beta, count)
+        times = (self.scale - sampled) / self.scale if self.toward == "clean" else self.scale * sampled + 1 - self.scale
         return torch.from_numpy(times.clip(0, 1)).float()
 
 

@@ -28,7 +28,7 @@ from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
-from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Picture, Video, fitted, segments
+from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Still, Video, fitted, segments
 from .ends import NUMBERS
 from .marks import Marks
 from .prompt import chat_text, embodiment_prompt
@@ -104,7 +104,7 @@ class _Sequence:
     Attributes:
         ids: Its tokens.
         learned: What is learned: a place, and the token that the state there is to say.
-        pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
+        images: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
         last: Place of its prompt's last token.
         marked: What the vision tower's tokens of its images have to say.
         ends: What the prompt's end has to hold.
@@ -112,7 +112,7 @@ class _Sequence:
 
     ids: list[int]
     learned: list[tuple[int, int]]
-    pictures: list[np.ndarray]
+    images: list[np.ndarray]
     last: int
     marked: list[_Word | _Centre] = field(default_factory=list)
     ends: np.ndarray | tuple[float, ...] | None = None
@@ -183,11 +183,11 @@ class InputBuilder:
     def _batch(self, sequences: list[_Sequence], learns: bool, device: torch.device | str) -> BackboneInputs:
         input_ids = pad_sequence([torch.tensor(each.ids) for each in sequences], True, self._tokens.pad)
         valid = torch.arange(input_ids.shape[1]) < torch.tensor([len(each.ids) for each in sequences])[:, None]
-        pictures = [picture for each in sequences for picture in each.pictures]
+        images = [image for each in sequences for image in each.images]
         vision, tokens = self.config.vision, self._tokens
         patch, merge = vision["patch_size"], vision["spatial_merge_size"]
-        grids = torch.tensor([[1, each.shape[1] // patch, each.shape[2] // patch] for each in pictures]) if pictures else None
-        pixels = self._patches(pictures, device) if pictures else None
+        grids = torch.tensor([[1, each.shape[1] // patch, each.shape[2] // patch] for each in images]) if images else None
+        pixels = self._patches(images, device) if images else None
         kept_tokens = self.config.kept_tokens
         positions = positions_of(input_ids, valid, grids, tokens.image_pad, tokens.video_pad, merge, kept_tokens)
         labelled, targets = None, None
@@ -198,22 +198,22 @@ class InputBuilder:
             labelled = torch.tensor([place for place, _ in learned])
             targets = torch.tensor([word for _, word in learned])
         last = torch.tensor([each.last for each in sequences])
-        seen = [sum(each.shape[1] * each.shape[2] for each in one.pictures) // (patch * merge) ** 2 for one in sequences]
+        seen = [sum(each.shape[1] * each.shape[2] for each in one.images) // (patch * merge) ** 2 for one in sequences]
         marks, ends = _together(sequences, seen), _ends(sequences)
         return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marks, last, ends).to(device)
 
     def _prompted(self, sample: Prompted) -> _Sequence:
         config = self.config
-        pictures = [fit_image(image, *config.image_size, config.image_fit)[None] for _, image in sample.views]
+        images = [fit_image(image, *config.image_size, config.image_fit)[None] for _, image in sample.views]
         ids = self.ids(sample.text, [tag for tag, _ in sample.views])
-        return _Sequence(ids, [], pictures, len(ids) - 1, ends=sample.ends)
+        return _Sequence(ids, [], images, len(ids) - 1, ends=sample.ends)
 
     def _conversed(self, sample: Conversation, answered: bool = True, by_language: bool = True) -> _Sequence:
         """The sequence of a conversation, with its last answer or up to where that begins, and its marks, see :meth:`build`."""
         vision = self.config.vision
         unit, frames = vision["patch_size"] * vision["spatial_merge_size"], vision["temporal_patch_size"]
         seen = [fitted(item, self._limits, unit, frames) for item in sample.seen()]
-        grids = [(pictures[0].shape[1] // unit, pictures[0].shape[2] // unit) for pictures in seen]
+        grids = [(images[0].shape[1] // unit, images[0].shape[2] // unit) for images in seen]
         tokens = [self.config.tokens_of(*grid) for grid in grids]
         ids: list[int] = []
         learned: list[tuple[int, int]] = []
@@ -226,14 +226,14 @@ class InputBuilder:
             ids += part
         if len(ids) > self._limits.max_tokens:
             raise PolicyError(
-                f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for pictures and "
+                f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for images and "
                 f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
             )
-        marked = list(self._marked(sample.seen(), grids, [len(pictures) for pictures in seen], by_language))
-        return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures], end, marked, sample.ends)
+        marked = list(self._marked(sample.seen(), grids, [len(images) for images in seen], by_language))
+        return _Sequence(ids, learned, [image for images in seen for image in images], end, marked, sample.ends)
 
     def _marked(
-        self, seen: Sequence[Picture | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int], by_language: bool
+        self, seen: Sequence[Still | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int], by_language: bool
     ) -> Iterator[_Word | _Centre]:
         """What the images' marks teach.
 
@@ -246,7 +246,7 @@ class InputBuilder:
         begin = 0
         for item, (rows, columns), count in zip(seen, grids, counts, strict=True):
             known: set[int] = set()
-            for mark in item.marks if isinstance(item, Picture) else ():
+            for mark in item.marks if isinstance(item, Still) else ():
                 token = begin + int(mark.y * rows) * columns + int(mark.x * columns)
                 yield from self._words(mark.name, token, by_language=False)
                 if token not in known:  # a token has one role and one centre
@@ -259,18 +259,18 @@ class InputBuilder:
         words = [word for part in said.split() for word in self._encoded(f" {part}")]
         return (_Word(token, word, 1 / len(words), by_language) for word in words)
 
-    def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
+    def _patches(self, images: list[np.ndarray], device: torch.device | str) -> Tensor:
         """``float32[Q, pixels]`` of all images in their order; those of one shape are cut together."""
         vision = self.config.vision
         patch, merge, frames = vision["patch_size"], vision["spatial_merge_size"], vision["temporal_patch_size"]
         cut: dict[tuple[int, ...], Iterator[Tensor]] = {}
-        for shape in dict.fromkeys(each.shape for each in pictures):
-            same = np.stack([each for each in pictures if each.shape == shape])
+        for shape in dict.fromkeys(each.shape for each in images):
+            same = np.stack([each for each in images if each.shape == shape])
             patches = patchify(torch.from_numpy(same).to(device), patch, merge, frames)
-            if len(same) == len(pictures):
+            if len(same) == len(images):
                 return patches
             cut[shape] = iter(patches.chunk(len(same)))
-        return torch.cat([next(cut[each.shape]) for each in pictures])
+        return torch.cat([next(cut[each.shape]) for each in images])
 
     def ids(self, text: str, tags: Sequence[str]) -> list[int]:
         """The ids of a prompt with images of these views."""

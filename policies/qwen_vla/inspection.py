@@ -113,10 +113,10 @@ def _architecture(description: Description) -> Table:
     kinds = "".join("F" if kind == "full_attention" else "L" for kind in text["layer_types"])
     height, width = config.image_size
     run = "" if config.n_action_steps is None else f" of which {config.n_action_steps} are run"
-    pictures = f"images {height} x {width} ({config.image_fit}), {config.image_tokens()} tokens each"
+    images = f"images {height} x {width} ({config.image_fit}), {config.image_tokens()} tokens each"
     return _facts(
         ("language model", f"width {text['hidden_size']}, {len(kinds)} layers {kinds} (L linear, F full attention)"),
-        ("vision", f"width {vision['hidden_size']}, {vision['depth']} layers; {pictures}"),
+        ("vision", f"width {vision['hidden_size']}, {vision['depth']} layers; {images}"),
         ("action expert", f"width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}"),
         (
             "chunk",
@@ -172,7 +172,7 @@ def _eigengrasps(description: Description) -> list[Table]:
 def _prompts(description: Description) -> Text:
     """The whole sequence of each robot, images as one token each."""
     robots: list[Embodiment] = list(description.embodiments.values()) or [EXAMPLE]
-    texts = ["prompt (each picture's tokens shown once):"]
+    texts = ["prompt (each image's tokens shown once):"]
     for each in robots:
         prompt = embodiment_prompt(each, INSTRUCTION, chunk_steps(each, description.config.horizon))
         texts.append(chat_text(prompt, [(tag, 1) for tag in each.cameras]))

@@ -47,13 +47,13 @@ class Query:
     steps: int
 
 
-def prompt_of(query: Query, config: ModelConfig, pictures: bool = True) -> Prompted:
+def prompt_of(query: Query, config: ModelConfig, images: bool = True) -> Prompted:
     """The prompt of a time step, with its images or without."""
     observation, embodiment = query.observation, query.role.embodiment
     bins = None
     if config.state == "prompt":
         bins = state_bins(observation["state"], _state_statistics(query.role)).tolist()
-    seen = {tag: frames for tag, frames in observation["images"].items() if pictures and tag in embodiment.cameras}
+    seen = {tag: frames for tag, frames in observation["images"].items() if images and tag in embodiment.cameras}
     return prompted({**observation, "images": seen}, embodiment, query.steps, bins)
 
 

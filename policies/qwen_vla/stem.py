@@ -28,8 +28,8 @@ class _Halving(nn.Module):
         self.convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
         self.norm = nn.GroupNorm(_GROUPS, after)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return functional.silu(self.norm(self.convolution(picture)))
+    def forward(self, image: Tensor) -> Tensor:
+        return functional.silu(self.norm(self.convolution(image)))
 
 
 class ConvStem(nn.Module):
@@ -45,7 +45,7 @@ class ConvStem(nn.Module):
     def __init__(self, width: int, frames: int, patch: int, merge: int) -> None:
         super().__init__()
         if patch != 2 ** (len(_CHANNELS) + 1):
-            raise PolicyError(f"the stem 'conv' halves a picture four times, so a patch has 16 pixels, not {patch}")
+            raise PolicyError(f"the stem 'conv' halves an image four times, so a patch has 16 pixels, not {patch}")
         self.colours, self.patch, self.merge = 3 * frames, patch, merge
         steps = (self.colours, *_CHANNELS, width)
         self.halvings = nn.Sequential(*(_Halving(*pair) for pair in itertools.pairwise(steps)))
@@ -61,8 +61,8 @@ class ConvStem(nn.Module):
         merge, patch = self.merge, self.patch
         cut = patches.view(-1, rows // merge, columns // merge, merge, merge, self.colours, patch, patch)
         # To: image, colour, block row, row, y, block column, column, x.
-        pictures = cut.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(-1, self.colours, rows * patch, columns * patch)
-        found = self.halvings(pictures.contiguous(memory_format=torch.channels_last))
+        images = cut.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(-1, self.colours, rows * patch, columns * patch)
+        found = self.halvings(images.contiguous(memory_format=torch.channels_last))
         blocks = found.unflatten(3, (columns // merge, merge)).unflatten(2, (rows // merge, merge))
         return blocks.permute(0, 2, 4, 3, 5, 1).reshape(len(patches), -1)
 

@@ -89,16 +89,16 @@ def attend_by_length(
     scaling: float | None = None,
     dropout: float = 0.0,
     cu_seq_lens_q: Tensor | None = None,
-    picture_lengths: Sequence[int] | None = None,
+    image_lengths: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each image, in one call for neighbours of equal length; an attention function of transformers.
 
     ``query``, ``key`` and ``value`` are ``[1, heads, Q, width]``, the result is ``[1, Q, heads, width]``. ``cu_seq_lens_q`` is
-    ``int32[I + 1]``, where each image begins, and ``Q``, as transformers' own tower gives it; ``picture_lengths`` are the patches
+    ``int32[I + 1]``, where each image begins, and ``Q``, as transformers' own tower gives it; ``image_lengths`` are the patches
     of each image, as :func:`image_features` gives them, so that no tensor is read. ``module`` and ``attention_mask`` are not used.
     """
-    lengths = picture_lengths
+    lengths = image_lengths
     if lengths is None:
         lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
     counts = [(length, len(list(run))) for length, run in groupby(lengths)]
@@ -151,7 +151,7 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
     rotary = angles.cos(), angles.sin()
     begins = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     for block in visual.blocks:
-        hidden = block(hidden, cu_seqlens=begins, max_seqlen=max(lengths), position_embeddings=rotary, picture_lengths=lengths)
+        hidden = block(hidden, cu_seqlens=begins, max_seqlen=max(lengths), position_embeddings=rotary, image_lengths=lengths)
     merged = visual.merger(hidden)
     blocks = [length // visual.config.spatial_merge_size**2 for length in lengths]
     return _in_order(merged, blocks, sorted(range(len(order)), key=order.__getitem__))

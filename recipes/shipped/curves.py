@@ -1,4 +1,4 @@
-"""Plots the losses of make.sh and measure.sh: python curves.py FOLDER PICTURE. It needs matplotlib.
+"""Plots the losses of make.sh and measure.sh: python curves.py FOLDER IMAGE. It needs matplotlib.
 
 A point of a line is the mean of five values in the training's TensorBoard file, one of every tenth step.
 """
@@ -28,7 +28,7 @@ SMOOTHED = 5
 TOP = {"marks": 3.0, "ends": 6.0, "action": 0.5}
 
 
-def main(folder: Path, picture: Path) -> None:
+def main(folder: Path, image: Path) -> None:
     """Plot the losses."""
     figure = Figure(figsize=(12, 3), layout="constrained")
     for axes, (title, loss, runs) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
@@ -45,7 +45,7 @@ def main(folder: Path, picture: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize="small")
-    figure.savefig(picture, dpi=110)
+    figure.savefig(image, dpi=110)
 
 
 if __name__ == "__main__":

@@ -174,8 +174,8 @@ class RunReader:
         (ended,) = self.ledger.rows("SELECT COUNT(*), COUNT(ended) FROM sessions")
         self._films = films_of(self.folder, ".jpg")
         sheet = self.contact_sheet()
-        drawn = sheet.stat().st_mtime_ns if sheet else 0
-        self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), drawn)
+        rendered = sheet.stat().st_mtime_ns if sheet else 0
+        self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), rendered)
 
     def _count(self, row: sqlite3.Row) -> None:
         try:

@@ -110,7 +110,7 @@ def state_of(reader: RunReader, table: RunTable) -> str:
     return "being written" if reader.being_written else "incomplete"
 
 
-def picture(reader: RunReader, run: str) -> dict[str, str] | None:
+def image(reader: RunReader, run: str) -> dict[str, str] | None:
     """How the run's first filmed episode ended, if there is one: ``path`` of the image, ``link`` to the episode, ``label``."""
     key = reader.first_poster()
     if key is None:

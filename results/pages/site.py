@@ -182,7 +182,7 @@ class Site:
             "name": reader.name, "page": addresses.run_page(run), "table": table, "policy": reader.manifest.identity.policy_label,
             "suites": ", ".join(f"{suite.suite} {suite.protocol}" for suite in table.suites),
             "state": run_page.state_of(reader, table), "started": reader.manifest.record.created,
-            "picture": run_page.picture(reader, run) if self.options.films else None,
+            "image": run_page.image(reader, run) if self.options.films else None,
         }  # fmt: skip
 
     def _run_page(self, path: str, run: str, reader: RunReader) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vlarig.benchmarks.registry import load_suite, suite_names
-from vlarig.benchmarks.simpler.widowx import EVALUATORS, groot_draw, groot_seeds
+from vlarig.benchmarks.simpler.widowx import EVALUATORS, groot_sample, groot_seeds
 from vlarig.benchmarks.suite import Suite
 from vlarig.envs.api import Camera
 from vlarig.envs.episode import Ensemble
@@ -151,11 +151,11 @@ def test_maniskill3s_hundred_episodes_wrap_around_its_initial_states() -> None:
 
 
 def test_groots_seeds_follow_from_each_other() -> None:
-    """Seeds of one env as `RandomState(2022).randint(2**32)` and so on give them; what they draw, of 24."""
+    """Seeds of one env as `RandomState(2022).randint(2**32)` and so on give them; what they sample, of 24."""
     assert groot_seeds(4) == (40194941, 2089909345, 891525380, 2559782944)
-    assert [groot_draw(seed, 24) for seed in groot_seeds(8)] == [1, 4, 0, 16, 1, 17, 2, 22]
+    assert [groot_sample(seed, 24) for seed in groot_seeds(8)] == [1, 4, 0, 16, 1, 17, 2, 22]
     assert SUITE.task("stack_green_on_yellow").initial_states_of(SUITE.protocol("groot")) == groot_seeds(40)
-    assert len({groot_draw(seed, 24) for seed in groot_seeds(40)}) == 21
+    assert len({groot_sample(seed, 24) for seed in groot_seeds(40)}) == 21
 
 
 def test_a_seed_of_groot_is_an_initial_state_of_the_original() -> None:

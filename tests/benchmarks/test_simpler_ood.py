@@ -203,8 +203,8 @@ def test_another_outcome_does_not_count(task: str, outcome: dict[str, Any]) -> N
     assert not put(task, **outcome)
 
 
-def test_right_in_the_picture_is_right_and_front_is_front() -> None:
-    """The camera looks along (-0.63, -0.35) in the table's plane, so the picture's directions are the robot's, turned by 29 degrees."""
+def test_right_in_the_image_is_right_and_front_is_front() -> None:
+    """The camera looks along (-0.63, -0.35) in the table's plane, so the image's directions are the robot's, turned by 29 degrees."""
     right, front = np.array([-0.484, 0.875]), np.array([0.875, 0.484])
     assert put("MoveRight", *(0.1 * right))
     assert put("PlaceRight", *(0.03 * right), **ON)

@@ -1,4 +1,4 @@
-"""What a policy is trained from is drawn without end, repeats by its number, and is played by no evaluation."""
+"""What a policy is trained from is sampled without end, repeats by its number, and is played by no evaluation."""
 
 from __future__ import annotations
 
@@ -73,9 +73,11 @@ def test_no_scene_for_training_on_the_table_shows_a_purple_cylinder() -> None:
         replaced += 1
     assert replaced == pytest.approx(0.4 * 5 * 60, rel=0.15)
     suite = load_suite("tabletop")
-    drawn = [assorted(np.random.default_rng(seed)) for seed in range(200)]
-    drawn += [suite.training_episode(task, number, suite.protocols[0]).payload for task in suite.tasks for number in range(20)]
-    pairs = {(thing["colour"], thing["shape"]) for scene in drawn for thing in scene["objects"]}
+    sampled = [assorted(np.random.default_rng(seed)) for seed in range(200)]
+    sampled += [
+        suite.training_episode(task, number, suite.protocols[0]).payload for task in suite.tasks for number in range(20)
+    ]
+    pairs = {(thing["colour"], thing["shape"]) for scene in sampled for thing in scene["objects"]}
     assert ("purple", "cylinder") not in pairs and len(pairs) == 9
 
 
@@ -111,10 +113,10 @@ def test_objects_in_simplerenv_stand_between_upstreams_places_and_at_none(scene)
         ]
     )
     rng = np.random.default_rng(0)
-    drawn = np.array([np.concatenate([pose[:3] for pose in scene.sample(rng)]) for _ in range(MANY)])
-    assert np.all(drawn >= places.min(0) - 1e-9)
-    assert np.all(drawn <= places.max(0) + 1e-9)
-    assert np.min(np.abs(drawn[:, None] - places[None]).max(2)) > 1e-5
+    sampled = np.array([np.concatenate([pose[:3] for pose in scene.sample(rng)]) for _ in range(MANY)])
+    assert np.all(sampled >= places.min(0) - 1e-9)
+    assert np.all(sampled <= places.max(0) + 1e-9)
+    assert np.min(np.abs(sampled[:, None] - places[None]).max(2)) > 1e-5
     for source, target in (scene.sample(rng) for _ in range(MANY)):
         assert np.linalg.norm(np.subtract(source[:2], target[:2])) >= 0.1
         for pose in (source, target):

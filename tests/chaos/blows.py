@@ -48,7 +48,7 @@ class Blow:
         target: What it hits.
         moment: One of :data:`MOMENTS`.
         seconds: How long it lasts, where that matters.
-        seed: Of everything else that is drawn for it.
+        seed: Of everything else that is sampled for it.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class Blow:
     seed: int = 0
 
     @classmethod
-    def draw(cls, kind: str, rng: random.Random, target: str | None = None, moment: str | None = None) -> Self:
-        """A blow of that kind; what is not given is drawn."""
+    def sample(cls, kind: str, rng: random.Random, target: str | None = None, moment: str | None = None) -> Self:
+        """A blow of that kind; what is not given is sampled."""
         return cls(
             kind,
             target or rng.choice(TARGETS[kind]),

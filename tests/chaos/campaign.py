@@ -70,15 +70,15 @@ def possible_kinds(folder: Path) -> list[str]:
     return [kind for kind in TARGETS if kind != "kill" and kind not in missing]
 
 
-def draw_blows(rng: random.Random, kills: int, others: Sequence[tuple[str, str]]) -> list[Blow]:
+def sample_blows(rng: random.Random, kills: int, others: Sequence[tuple[str, str]]) -> list[Blow]:
     """The blows of a storm in their order: that many kills, at every moment of every target in turn, and the others."""
     pairs = every_kill()
     first = rng.randrange(len(pairs))
     blows = []
     for number in range(kills):
         moment, target = pairs[(first + number) % len(pairs)]
-        blows.append(Blow.draw("kill", rng, target, moment))
-    blows += [Blow.draw(kind, rng, target) for kind, target in others]
+        blows.append(Blow.sample("kill", rng, target, moment))
+    blows += [Blow.sample(kind, rng, target) for kind, target in others]
     rng.shuffle(blows)
     return blows
 
@@ -95,7 +95,7 @@ def plan_storms(campaign: Campaign, kinds: Sequence[str]) -> list[PlannedStorm]:
         for number, first in enumerate(range(0, kills, case.kills)):
             rng, count = random.Random(f"{campaign.seed}/{suite}/{number}"), min(case.kills, kills - first)
             beside = [next(others) for _ in range((count + 1) // 2)] if kinds else []
-            storms.append(PlannedStorm(suite, number, draw_blows(rng, count, beside)))
+            storms.append(PlannedStorm(suite, number, sample_blows(rng, count, beside)))
         by_suite.append(storms)
     # The simulators' storms lie evenly among each other.
     return sorted((storm for storms in by_suite for storm in storms), key=lambda storm: _place(storm, by_suite))

@@ -25,7 +25,7 @@ from vlarig.envs.api import (
     observe,
 )
 from vlarig.envs.errors import BadActionError, VlarigError
-from vlarig.envs.pictures import as_seen
+from vlarig.envs.images import as_seen
 
 LENGTH = 12
 ENDLESS = replace(STANDARD, name="endless", step_limit=LENGTH, stop_on_success=False, n_action_steps=4)
@@ -424,13 +424,13 @@ def test_privileged_state_comes_only_on_request() -> None:
     assert set(play(Needs(images=False, privileged=True))[0].privileged) == {"position", "goal"}
 
 
-# What is done to a picture.
+# What is done to an image.
 
 
-def test_the_adapter_draws_and_the_protocol_does_the_rest() -> None:
+def test_the_adapter_renders_and_the_protocol_does_the_rest() -> None:
     requested: list[Camera] = []
 
-    class Drawing(ToyEnv):
+    class Rendering(ToyEnv):
         def render_view(self, camera: Camera) -> np.ndarray:
             requested.append(camera)
             return super().render_view(camera)
@@ -439,7 +439,7 @@ def test_the_adapter_draws_and_the_protocol_does_the_rest() -> None:
         Camera("ego", 24, 32, drawn=(48, 64), mirror=True, resize="pil_bilinear", crop=0.9),
         Camera("cam_left_wrist", 8, 8),
     )
-    env, episode = Drawing(), replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras))
+    env, episode = Rendering(), replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras))
     observation, _ = env.reset(options={"episode": episode})
     assert requested == [Camera("ego", 48, 64), Camera("cam_left_wrist", 8, 8)]
     assert {view: image.shape for view, image in observation["images"].items()} == {
@@ -450,8 +450,8 @@ def test_the_adapter_draws_and_the_protocol_does_the_rest() -> None:
     np.testing.assert_array_equal(observation["images"]["ego"][0], as_seen(env.render_view(requested[0]), cameras[0]))
 
 
-def test_a_picture_of_another_size_than_the_one_to_draw_is_refused() -> None:
-    class DrawsAsSeen(ToyEnv):
+def test_an_image_of_another_size_than_the_one_to_render_is_refused() -> None:
+    class RendersAsSeen(ToyEnv):
         def render_view(self, camera: Camera) -> np.ndarray:
             return super().render_view(replace(camera, height=24, width=32))
 
@@ -459,7 +459,7 @@ def test_a_picture_of_another_size_than_the_one_to_draw_is_refused() -> None:
     with pytest.raises(
         VlarigError, match=r"render_view gave uint8\[24, 32, 3\] for the view 'ego'; expected uint8\[48, 64, 3\]"
     ):
-        DrawsAsSeen().open(replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras)), Needs())
+        RendersAsSeen().open(replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras)), Needs())
 
 
 # Digests.
@@ -540,8 +540,8 @@ def test_a_history_spreads_over_the_way_so_far_and_is_what_the_digest_covers() -
     assert env.observation_space.contains(observation) and env.observation_space.contains(env.step(ACTIONS[0])[0])
 
 
-class DrawsFromGlobals(ToyEnv):
-    """A simulator of the old kind: it draws from the process-wide generators."""
+class SamplesFromGlobals(ToyEnv):
+    """A simulator of the old kind: it samples from the process-wide generators."""
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         instruction = super().begin(episode, rng)
@@ -565,7 +565,7 @@ def digests(env: ToyEnv, episode: Episode, needs: Needs) -> tuple[str, str]:
 
 def test_process_wide_generators_belong_to_the_env_whose_turn_it_is() -> None:
     env, episodes = (
-        DrawsFromGlobals(),
+        SamplesFromGlobals(),
         [replace(EPISODE, protocol=ENDLESS, initial_state=initial_state) for initial_state in (1, 2)],
     )
     alone = [digests(env, episode, Needs()) for episode in episodes]
@@ -574,7 +574,7 @@ def test_process_wide_generators_belong_to_the_env_whose_turn_it_is() -> None:
     random.seed(123)
     outside = (random.getstate(), np.random.get_state()[1].tolist())
     assert [digests(env, episode, Needs(every_frame=True)) for episode in episodes] == alone
-    envs = [DrawsFromGlobals() for _ in episodes]
+    envs = [SamplesFromGlobals() for _ in episodes]
     for each, episode in zip(envs, episodes, strict=True):
         each.open(episode, Needs())
     for _ in range(2):

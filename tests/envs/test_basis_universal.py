@@ -1,4 +1,4 @@
-"""Basis Universal pictures have the pixels that the real transcoder makes of them, and damage is an error of one sentence.
+"""Basis Universal images have the pixels that the real transcoder makes of them, and damage is an error of one sentence.
 
 ``basis.npz`` holds, by name, a file as ``<name>_file`` and its pixels as ``<name>``, ``uint8[height, width, 3]``. The pixels
 are those of the npm package three's basis_transcoder, target RGBA32, without alpha. The encoder is basisu of
@@ -20,7 +20,7 @@ from vlarig.envs.errors import VlarigError
 with np.load(Path(__file__).parent / "data" / "basis.npz") as kept:
     KEPT = {name: kept[name] for name in kept.files}
 FILES = {name[:-5]: array.tobytes() for name, array in KEPT.items() if name.endswith("_file")}
-PICTURES = sorted(name for name in FILES if name in KEPT)
+IMAGES = sorted(name for name in FILES if name in KEPT)
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -30,7 +30,7 @@ def with_checksums(data: bytes) -> bytes:
     return data[:6] + (crc_hqx(header, 0xFFFF) ^ 0xFFFF).to_bytes(2, "little") + header + body
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_pixels_are_the_real_transcoders(name: str) -> None:
     pixels = decode_basis(FILES[name] + b"\0\0\0")
     assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
@@ -38,15 +38,15 @@ def test_pixels_are_the_real_transcoders(name: str) -> None:
 
 
 def outcome(data: bytes) -> object:
-    """The shape of the picture, or what the error says."""
+    """The shape of the image, or what the error says."""
     try:
         return decode_basis(data).shape
     except VlarigError as error:
         return str(error)
 
 
-@pytest.mark.parametrize("name", [*PICTURES, "uastc"])
-def test_damage_is_an_error_or_a_picture(name: str) -> None:
+@pytest.mark.parametrize("name", [*IMAGES, "uastc"])
+def test_damage_is_an_error_or_an_image(name: str) -> None:
     data, outcomes = FILES[name], set()
     assert with_checksums(data) == data
     for seed in range(300):

@@ -210,7 +210,7 @@ class NoiseFromOutside(ToyEnv):
 
 
 @breaks("outside_generators_are_left_untouched")
-class DrawsOutside(ToyEnv):
+class SamplesOutside(ToyEnv):
     def open(self, episode: Episode, needs: Needs) -> Snapshot:
         np.random.random()
         return super().open(episode, needs)

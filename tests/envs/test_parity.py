@@ -70,7 +70,7 @@ def test_an_episode_that_ends_leaves_the_rest_of_the_actions() -> None:
     assert len(parity(ToyEnv(), ToyLoop(short), short, ACTIONS)) == 5
 
 
-def test_upstream_draws_where_images_are_compared_or_throughout() -> None:
+def test_upstream_renders_where_images_are_compared_or_throughout() -> None:
     for throughout, expected in ((False, [7, 15, 23]), (True, list(range(24)))):
         loop, looks = ToyLoop(EPISODE), []
         step = loop.step

@@ -1,4 +1,4 @@
-"""What pictures show: boxes follow the picture through all that a protocol does to it."""
+"""What images show: boxes follow the image through all that a protocol does to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlarig.envs.api import Camera, SceneObject
-from vlarig.envs.pictures import as_seen
+from vlarig.envs.images import as_seen
 from vlarig.envs.scene_objects import FEWEST_PIXELS, box_of, objects_as_seen
 
 HEIGHT, WIDTH = 120, 160
@@ -27,11 +27,11 @@ def cube(box=BOX) -> SceneObject:
         Camera("ego", 96, 96, drawn=(HEIGHT, WIDTH), resize="pil_bilinear", mirror=True, crop=0.7),
     ],
 )
-def test_a_box_surrounds_the_same_thing_in_the_picture_that_is_seen(camera) -> None:
-    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+def test_a_box_surrounds_the_same_thing_in_the_image_that_is_seen(camera) -> None:
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     left, top, right, bottom = map(int, BOX)
-    picture[top:bottom, left:right] = 255
-    expected = box_of(as_seen(picture, camera)[..., 0] > 127)
+    image[top:bottom, left:right] = 255
+    expected = box_of(as_seen(image, camera)[..., 0] > 127)
     (found,) = objects_as_seen([cube()], camera)
     assert expected is not None
     assert np.abs(np.subtract(found.box, expected)).max() < 1.6

@@ -96,9 +96,9 @@ def test_a_push_within_an_order_must_not_lift_either() -> None:
 
 
 def test_textures_are_distinct_and_pale_on_the_table() -> None:
-    pictures = [textures.table(number) for number in range(60)]
-    assert len({picture.tobytes() for picture in (*pictures, *map(textures.background, range(60)))}) == 120
+    images = [textures.table(number) for number in range(60)]
+    assert len({image.tobytes() for image in (*images, *map(textures.background, range(60)))}) == 120
     assert np.array_equal(textures.table(7), textures.table(7))
-    for picture in pictures:
-        colours = picture.reshape(-1, 3).astype(float)
+    for image in images:
+        colours = image.reshape(-1, 3).astype(float)
         assert np.median((colours.max(1) - colours.min(1)) / (colours.max(1) + 1e-9)) < 0.5, "no object is as pale"

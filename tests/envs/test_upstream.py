@@ -18,7 +18,7 @@ from vlarig.envs.upstream import Patch, assets_folder, import_upstream, patched,
 
 
 class Scene:
-    """A scene that draws while it is loaded, and is closed once."""
+    """A scene that samples while it is loaded, and is closed once."""
 
     def __init__(self, suite: str, task: str) -> None:
         self.task, self.closed = task, 0
@@ -44,7 +44,7 @@ def test_a_scene_is_loaded_once_and_kept_while_it_is_played_and_a_little_longer(
     assert pool.borrow("suite", "a") is not first
 
 
-def test_a_load_draws_nothing_from_the_process_wide_generators() -> None:
+def test_a_load_samples_nothing_from_the_process_wide_generators() -> None:
     np.random.seed(3)
     expected = np.random.rand()
     np.random.seed(3)

@@ -106,7 +106,7 @@ def scene() -> Path:
     return find_bundle("vlnce_r2r").folder / "data/scene_datasets/mp3d/proc_house_01/proc_house_01.glb"
 
 
-def test_a_scene_is_loaded_walked_and_drawn_by_published_calls_alone(habitat: Any, scene: Path) -> None:
+def test_a_scene_is_loaded_walked_and_rendered_by_published_calls_alone(habitat: Any, scene: Path) -> None:
     fake, backend = habitat
     world = backend.HabitatWorld(scene, Agent(1.5, 0.1))
     assert fake.calls == [
@@ -163,7 +163,7 @@ def test_what_is_missing_is_one_sentence(habitat: Any, scene: Path, tmp_path: Pa
     fake.answers["PathFinder.load_nav_mesh"] = True
     world = backend.HabitatWorld(scene, Agent(1.5, 0.1))
     assert world.surface.way(np.zeros(3), np.ones(3)).length == math.inf
-    with pytest.raises(VlarigError, match="another walker is not drawn by habitat-sim"):
+    with pytest.raises(VlarigError, match="another walker is not rendered by habitat-sim"):
         world.render(np.zeros(3), 0.0, Lens(90.0, 1.25), 8, 8, person=np.zeros(3))
     fake.answers["Simulator.__init__"] = mock.Mock(side_effect=AssertionError("ESP_CHECK failed"))
     with pytest.raises(VlarigError, match=r"cannot use the scene .*proc_house_01.glb \(ESP_CHECK failed\); put"):

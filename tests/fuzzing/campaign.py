@@ -1,4 +1,4 @@
-"""The conditions for every message, and messages that are drawn to break them."""
+"""The conditions for every message, and messages that are sampled to break them."""
 
 from __future__ import annotations
 

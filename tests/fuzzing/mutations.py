@@ -1,4 +1,4 @@
-"""Messages made of valid ones by breaking them: in what they say, and byte by byte. All that is drawn follows from a seed."""
+"""Messages made of valid ones by breaking them: in what they say, and byte by byte. All that is sampled follows from a seed."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ class Mutator:
     Args:
         seeds: Kind of message to valid messages of it.
         form: How they are put together.
-        draw: Draws everything.
+        rng: Samples everything.
     """
 
-    def __init__(self, seeds: Mapping[str, list[bytes]], form: Form, draw: random.Random) -> None:
+    def __init__(self, seeds: Mapping[str, list[bytes]], form: Form, rng: random.Random) -> None:
         self._seeds = [data for messages in seeds.values() for data in messages]
         self._form = form
-        self._draw = draw
+        self._rng = rng
         trees = [read(form.split(data)[0]) for data in self._seeds] if form is not BYTES else []
         self._vocabulary = [holder[position] for tree in trees for holder, position in places([tree])]
         keys = {key for tree in trees for holder, _ in places([tree]) for key in holder if isinstance(key, str)}
@@ -109,30 +109,30 @@ class Mutator:
 
     def message(self) -> bytes:
         """A valid message, broken in one way or in several."""
-        draw = self._draw
-        data = draw.choice(self._seeds)
-        in_what_it_says = bool(self._tree_ways) and draw.random() < 0.6
+        rng = self._rng
+        data = rng.choice(self._seeds)
+        in_what_it_says = bool(self._tree_ways) and rng.random() < 0.6
         if in_what_it_says:
             head, tail = self._form.split(data)
             tree = [read(head)]
-            for _ in range(draw.choice((1, 1, 2, 3))):
-                draw.choice(self._tree_ways)(tree)
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                rng.choice(self._tree_ways)(tree)
             data = self._form.join(b"".join(map(write, tree)), tail)
-        if not in_what_it_says or draw.random() < 0.2:
-            for _ in range(draw.choice((1, 1, 2, 4))):
-                data = draw.choice(self._byte_ways)(data)
+        if not in_what_it_says or rng.random() < 0.2:
+            for _ in range(rng.choice((1, 1, 2, 4))):
+                data = rng.choice(self._byte_ways)(data)
         return data
 
     # In what a message says.
 
     def _strange(self) -> Any:
-        return copy.deepcopy(self._draw.choice(self._vocabulary if self._draw.random() < 0.3 else STRANGE))
+        return copy.deepcopy(self._rng.choice(self._vocabulary if self._rng.random() < 0.3 else STRANGE))
 
     def _place(self, tree: list[Any]) -> tuple[list[Any], int]:
-        return self._draw.choice(places(tree) or [([None], 0)])
+        return self._rng.choice(places(tree) or [([None], 0)])
 
     def _items(self, tree: list[Any]) -> list[Any]:
-        return self._draw.choice(containers(tree) or [[None]])
+        return self._rng.choice(containers(tree) or [[None]])
 
     def _replace(self, tree: list[Any]) -> None:
         holder, position = self._place(tree)
@@ -140,11 +140,11 @@ class Mutator:
 
     def _delete(self, tree: list[Any]) -> None:
         items = self._items(tree)
-        del items[self._draw.randrange(len(items))]
+        del items[self._rng.randrange(len(items))]
 
     def _repeat(self, tree: list[Any]) -> None:
         items = self._items(tree)
-        items.insert(self._draw.randrange(len(items) + 1), self._draw.choice(items))
+        items.insert(self._rng.randrange(len(items) + 1), self._rng.choice(items))
 
     def _swap(self, tree: list[Any]) -> None:
         (one, here), (other, there) = self._place(tree), self._place(tree)
@@ -153,7 +153,7 @@ class Mutator:
             one[here], other[there] = given, held
 
     def _graft(self, tree: list[Any]) -> None:
-        data = self._draw.choice(self._seeds)
+        data = self._rng.choice(self._seeds)
         branch, place = self._place([read(self._form.split(data)[0])])
         holder, position = self._place(tree)
         holder[position] = branch[place]
@@ -162,78 +162,76 @@ class Mutator:
         nodes = [holder[position] for holder, position in places(tree)]
         maps = [node for node in nodes if isinstance(node, Map) and node.entries]
         if maps:
-            entry = self._draw.choice(self._draw.choice(maps).entries)
-            entry[0] = self._draw.choice((*self._names, "", "id ", "Id", b"id", 0, "admin"))
+            entry = self._rng.choice(self._rng.choice(maps).entries)
+            entry[0] = self._rng.choice((*self._names, "", "id ", "Id", b"id", 0, "admin"))
 
     def _nest(self, tree: list[Any]) -> None:
         holder, position = self._place(tree)
-        opening = self._draw.choice((b"\x91", b"\x81\xa1a", b"\xdc\x00\x01"))
-        holder[position] = Raw(opening * self._draw.choice(DEPTHS) + b"\xc0")
+        opening = self._rng.choice((b"\x91", b"\x81\xa1a", b"\xdc\x00\x01"))
+        holder[position] = Raw(opening * self._rng.choice(DEPTHS) + b"\xc0")
 
     def _swell(self, tree: list[Any]) -> None:
         holder, position = self._place(tree)
-        count, item = self._draw.choice(COUNTS), self._draw.choice((b"\x90", b"\x80", b"\x00", b"\xa2ab", b"\xd4\x01\x00"))
+        count, item = self._rng.choice(COUNTS), self._rng.choice((b"\x90", b"\x80", b"\x00", b"\xa2ab", b"\xd4\x01\x00"))
         holder[position] = Raw(b"\xdd" + count.to_bytes(4, "big") + item * count)
 
     def _number(self, tree: list[Any]) -> None:
         numbers = [(holder, at) for holder, at in places(tree) if isinstance(holder[at], (int, float))]
         if numbers:
-            holder, position = self._draw.choice(numbers)
-            holder[position] = self._draw.choice([each for each in STRANGE if isinstance(each, (int, float))])
+            holder, position = self._rng.choice(numbers)
+            holder[position] = self._rng.choice([each for each in STRANGE if isinstance(each, (int, float))])
 
     def _break(self, tree: list[Any]) -> None:
         holder, position = self._place(tree)
-        holder[position] = Raw(self._draw.choice(BROKEN))
+        holder[position] = Raw(self._rng.choice(BROKEN))
 
     # Byte by byte.
 
     def _flip(self, data: bytes) -> bytes:
-        return self._with_byte(data, lambda byte: byte ^ 1 << self._draw.randrange(8))
+        return self._with_byte(data, lambda byte: byte ^ 1 << self._rng.randrange(8))
 
     def _set(self, data: bytes) -> bytes:
-        return self._with_byte(data, lambda _: self._draw.choice((0x00, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC1, 0xDD, 0xDF, 0xFF)))
+        return self._with_byte(data, lambda _: self._rng.choice((0x00, 0x7F, 0x80, 0x90, 0xA0, 0xC0, 0xC1, 0xDD, 0xDF, 0xFF)))
 
     def _with_byte(self, data: bytes, change: Callable[[int], int]) -> bytes:
         if not data:
             return data
         broken = bytearray(data)
-        position = self._draw.randrange(len(broken))
+        position = self._rng.randrange(len(broken))
         broken[position] = change(broken[position])
         return bytes(broken)
 
     def _insert(self, data: bytes) -> bytes:
-        position = self._draw.randrange(len(data) + 1)
-        return (
-            data[:position] + self._draw.choice((*BROKEN, self._draw.randbytes(self._draw.randrange(1, 9)))) + data[position:]
-        )
+        position = self._rng.randrange(len(data) + 1)
+        return data[:position] + self._rng.choice((*BROKEN, self._rng.randbytes(self._rng.randrange(1, 9)))) + data[position:]
 
     def _cut_out(self, data: bytes) -> bytes:
         begin, end = self._section(data)
         return data[:begin] + data[end:]
 
     def _truncate(self, data: bytes) -> bytes:
-        return data[: self._draw.randrange(len(data) + 1)]
+        return data[: self._rng.randrange(len(data) + 1)]
 
     def _copy(self, data: bytes) -> bytes:
         begin, end = self._section(data)
         return data[:end] + data[begin:]
 
     def _splice(self, data: bytes) -> bytes:
-        other = self._draw.choice(self._seeds)
-        return data[: self._draw.randrange(len(data) + 1)] + other[self._draw.randrange(len(other) + 1) :]
+        other = self._rng.choice(self._seeds)
+        return data[: self._rng.randrange(len(data) + 1)] + other[self._rng.randrange(len(other) + 1) :]
 
     def _length(self, data: bytes) -> bytes:
         """Another length at the very beginning, where some forms have one."""
         length = int.from_bytes(data[:4], "big")
         others = (0, length - 1, length + 1, len(data), len(data) - 4, 2**16, 2**20, 2**20 + 1, 2**26 + 1, 2**31, 2**32 - 1)
-        return (self._draw.choice(others) % 2**32).to_bytes(4, "big") + data[4:]
+        return (self._rng.choice(others) % 2**32).to_bytes(4, "big") + data[4:]
 
     def _noise(self, data: bytes) -> bytes:
-        return self._draw.randbytes(self._draw.randrange(64))
+        return self._rng.randbytes(self._rng.randrange(64))
 
     def _section(self, data: bytes) -> tuple[int, int]:
-        begin = self._draw.randrange(len(data) + 1)
-        return begin, min(len(data), begin + self._draw.choice((1, 2, 4, 8, 64, 1024)))
+        begin = self._rng.randrange(len(data) + 1)
+        return begin, min(len(data), begin + self._rng.choice((1, 2, 4, 8, 64, 1024)))
 
 
 #: A message that is no msgpack: it is broken byte by byte alone.

@@ -895,7 +895,7 @@ def test_the_bundles_that_we_ship_are_whole(name):
     assert bool(spec.stand_ins or spec.complete) == bool(spec.stand_ins_note)
 
 
-def test_stand_ins_of_libero_are_pictures_and_visual_meshes_alone():
+def test_stand_ins_of_libero_are_images_and_visual_meshes_alone():
     spec = assets.load_bundle("libero")
     assert {path.partition("/")[0] for path in spec.files} == {"assets", "bddl_files", "init_files"}
     assert all(path.startswith("assets/") and (path.endswith(".png") or "/visual/" in path) for path in spec.stand_ins)

@@ -86,7 +86,7 @@ def test_a_policy_that_exits_is_no_success_and_its_line_and_log_are_named(toy_ho
     assert "the policy 'image-reader' tried to exit while it acted for toy/" in acting.stderr
     assert f"({TESTS / 'toy' / 'policies.py'}:" in acting.stderr
     assert "traceback is in r/logs/driver.log" in acting.stderr
-    assert "in _draw\n    sys.exit(0)" in Path("r/logs/driver.log").read_text()
+    assert "in _sample\n    sys.exit(0)" in Path("r/logs/driver.log").read_text()
     making = cli(*words, "--policy-options", "soon=yes")
     assert making.returncode == 2
     assert "the policy 'toy.policies:Leaving' tried to exit while it was made: status 0" in making.stderr

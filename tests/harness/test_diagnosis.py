@@ -71,9 +71,9 @@ def test_slow_simulators_on_a_machine_with_cores_to_spare(sweep) -> None:
     assert "--workers 4 would make the sweep at most 4.0 times as fast." in first
 
 
-def test_slow_drawing(sweep) -> None:
+def test_slow_rendering(sweep) -> None:
     verdicts = sweep("slow", ImageReader(), "view=0.1", workers=1, num_envs=2, episodes=2)
-    (found,) = (verdict for verdict in verdicts[:2] if verdict.startswith("Drawing pictures takes "))
+    (found,) = (verdict for verdict in verdicts[:2] if verdict.startswith("Rendering images takes "))
     assert float(found.split()[3]) > 80
     assert "2 views every 8 steps" in found
 
@@ -81,7 +81,7 @@ def test_slow_drawing(sweep) -> None:
 def test_simulators_that_are_slow_beside_simulating(sweep) -> None:
     verdicts = sweep("slow", ImageReader(), "state=0.1", workers=1, num_envs=2, episodes=2)
     assert any(verdict.startswith("The simulators are the bottleneck") for verdict in verdicts[:2])
-    (found,) = (verdict for verdict in verdicts if "neither simulated nor drew" in verdict)
+    (found,) = (verdict for verdict in verdicts if "neither simulated nor rendered" in verdict)
     assert float(found.split()[1]) > 60
 
 
@@ -137,7 +137,7 @@ def test_a_simulator_that_crashes(sweep, toy_home: Path, monkeypatch: pytest.Mon
     assert "faulty-worker-0.log for the cause" in found
     lost = float(found.partition("About ")[2].partition(" %")[0])
     assert 30 < lost <= 100
-    assert not any("neither simulated nor drew" in verdict for verdict in verdicts)
+    assert not any("neither simulated nor rendered" in verdict for verdict in verdicts)
 
 
 def test_the_latest_session_that_played_is_diagnosed(sweep, capsys) -> None:
@@ -265,7 +265,7 @@ def case(name: str, breakdown: TimeBreakdown, setting: Setting, kind: str, *sent
             "workers",
             "the 2 workers had something to do 98 % of the time, the policy 5.0 %",
             "More machines, each with its --shard",
-            "Drawing pictures takes 38 % of the workers' time",
+            "Rendering images takes 38 % of the workers' time",
             "VLARIG_RENDERER=egl",
             "without",
         ),
@@ -281,7 +281,7 @@ def case(name: str, breakdown: TimeBreakdown, setting: Setting, kind: str, *sent
             replace(BUSY_WORKERS, simulate=30.0, render=10.0),
             SETTING,
             "workers",
-            "For 65 % of their time the workers had something to do, but neither simulated nor drew",
+            "For 65 % of their time the workers had something to do, but neither simulated nor rendered",
             "every 8.0 steps",
         ),
         case(

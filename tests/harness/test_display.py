@@ -14,7 +14,7 @@ from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.machines.fleets import LocalFleet
-from vlarig.harness.reporting.display import line, picture
+from vlarig.harness.reporting.display import display, line
 from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.reporting.progress import Progress
 from vlarig.policies.batching import Load
@@ -34,7 +34,7 @@ def progress(toy_home: Path) -> Progress:
 
 def shown(progress: Progress, activities: Counter[str], width: int = 120) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(picture("a sweep", progress, activities))
+    console.print(display("a sweep", progress, activities))
     return console.file.getvalue()
 
 
@@ -108,7 +108,7 @@ def test_envs_are_never_idle_for_longer_than_they_did_nothing_else(monkeypatch: 
     assert (breakdown.env_seconds, breakdown.idle, breakdown.rest) == (2.0, pytest.approx(0.3), pytest.approx(0.0))
 
 
-def test_a_sweep_draws_it_on_a_terminal(toy_home: Path) -> None:
+def test_a_sweep_renders_it_on_a_terminal(toy_home: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     evaluate("toy", ImageReader(), episodes=2, console=console)
     text = console.file.getvalue()

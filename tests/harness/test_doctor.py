@@ -20,7 +20,7 @@ HERE = RuntimeState("tabletop", "here", Runtime("tabletop", Path("/cache/tableto
 
 @pytest.fixture
 def runtimes(monkeypatch):
-    """A function that sets which runtimes there are; installed ones work, and draw."""
+    """A function that sets which runtimes there are; installed ones work, and render."""
 
     def put(*states):
         monkeypatch.setattr(doctor, "list_runtimes", lambda: list(states))
@@ -41,7 +41,7 @@ def test_a_machine_that_has_everything(runtimes, capsys):
     assert {"python", "vlarig", "uv", "runtime tabletop", "renderer of tabletop", "runtime mine", "disk", "machine"} <= set(
         findings
     )
-    assert "imports mujoco, robosuite, draws" in findings["runtime tabletop"]
+    assert "imports mujoco, robosuite, renders" in findings["runtime tabletop"]
     assert "osmesa" in findings["renderer of tabletop"]
 
 

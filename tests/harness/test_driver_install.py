@@ -210,7 +210,7 @@ def test_two_at_once_make_one(world):
 
 
 TOY = """
-title = "a toy that draws by Vulkan"
+title = "a toy that renders by Vulkan"
 python = ">=3.11,<3.99"
 imports = ["json"]
 probe = "import os; assert os.path.exists(os.environ['VK_DRIVER_FILES']); print(os.environ['LD_LIBRARY_PATH'])"
@@ -245,21 +245,21 @@ def toy(world, monkeypatch):
 def test_installing_a_runtime_brings_its_driver(toy):
     output = toy()
     assert any(line.startswith("downloading Mesa's software Vulkan driver") for line in output)
-    assert output[-2] == "trying it: json, pictures by lavapipe"
+    assert output[-2] == "trying it: json, images by lavapipe"
     renderer = runtimes.choose_renderer(runtimes.load_spec("toy"))
     assert renderer.environment["THREADS"] == "1"
     assert len(toy()) == 1, "all is there"
     (private_folder(LAVAPIPE) / "complete").unlink()
     again = toy()
     assert not any("virtual environment" in line for line in again)
-    assert again[-2] == "trying it: json, pictures by lavapipe"
+    assert again[-2] == "trying it: json, images by lavapipe"
 
 
 def test_a_driver_that_cannot_be_had_leaves_a_runtime_that_says_so(toy, world):
     (world / "no-network").touch()
     output = toy()
-    assert any(line.startswith("no driver to draw with: Mesa's software Vulkan driver") for line in output)
-    cannot = "not tried yet: the runtime 'toy' cannot draw pictures here: Mesa's software Vulkan driver (lavapipe), libX11 is missing"
+    assert any(line.startswith("no driver to render with: Mesa's software Vulkan driver") for line in output)
+    cannot = "not tried yet: the runtime 'toy' cannot render images here: Mesa's software Vulkan driver (lavapipe), libX11 is missing"
     assert f"{cannot}; run: vlarig runtime install toy" in output
     (world / "no-network").unlink()
-    assert toy()[-2] == "trying it: json, pictures by lavapipe"
+    assert toy()[-2] == "trying it: json, images by lavapipe"

@@ -149,7 +149,7 @@ def test_the_renderer_leads_to_its_driver(system, simpler_renderer):
 
 
 def test_without_a_driver_the_sentence_says_what_to_do(system, simpler_renderer):
-    begin = "the runtime 'simpler' cannot draw pictures here: Mesa's software Vulkan driver (lavapipe)"
+    begin = "the runtime 'simpler' cannot render images here: Mesa's software Vulkan driver (lavapipe)"
     assert simpler_renderer() == f"{begin} is missing; run: vlarig runtime install simpler"
     assert simpler_renderer(apt=False).startswith(f"{begin} is missing; install Mesa 23.3 or newer with lavapipe")
     path = put(system / "lvp_icd.json", version="1.1.230")
@@ -160,7 +160,7 @@ def test_without_a_driver_the_sentence_says_what_to_do(system, simpler_renderer)
 def test_a_library_beside_the_driver_may_be_missing_too(system, simpler_renderer, monkeypatch):
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: None)
     put(system / "lvp_icd.json")
-    assert simpler_renderer().endswith("cannot draw pictures here: libX11 is missing; run: vlarig runtime install simpler")
+    assert simpler_renderer().endswith("cannot render images here: libX11 is missing; run: vlarig runtime install simpler")
     assert re.search(r"libX11 is missing; run: (sudo )?apt-get install -y libx11-6$", simpler_renderer(apt=False))
     make_private()
     assert isinstance(simpler_renderer(), Renderer), "the private copy has the library beside it"
@@ -198,13 +198,13 @@ builder.build_kinematic()
 camera = scene.add_camera("front", 32, 32, 1, 0.01, 10)
 scene.update_render()
 camera.take_picture()
-picture = camera.get_picture("Color")
-assert picture[16, 16].tolist() == [1, 0, 0, 1], picture[16, 16]
-assert picture[0, 0].tolist()[3] == 0, picture[0, 0]
+image = camera.get_picture("Color")
+assert image[16, 16].tolist() == [1, 0, 0, 1], image[16, 16]
+assert image[0, 0].tolist()[3] == 0, image[0, 0]
 """
 
 
-def test_the_installed_runtime_draws(monkeypatch):
+def test_the_installed_runtime_renders(monkeypatch):
     monkeypatch.setenv("VLARIG_RENDERER", "lavapipe")
     try:
         runtime, renderer = find_runtime("simpler"), choose_renderer(load_spec("simpler"))

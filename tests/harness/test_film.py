@@ -102,7 +102,7 @@ def test_a_film_that_is_written_bit_by_bit_is_the_same_and_appears_at_the_end(tm
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_a_films_poster_is_its_last_picture(tmp_path):
+def test_a_films_poster_is_its_last_image(tmp_path):
     write_film(tmp_path / "a.mp4", {"ego": moving_square(10, 64, 128)}, 5, "success: push")
     poster = np.asarray(Image.open(tmp_path / "a.jpg")).astype(int)
     last = read(tmp_path / "a.mp4")[1][-1].astype(int)
@@ -141,15 +141,15 @@ def test_a_disk_that_refuses_is_reported_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("caption", ["", "success: push"])
-def test_pictures_of_a_film_are_the_views_side_by_side(tmp_path, caption):
+def test_images_of_a_film_are_the_views_side_by_side(tmp_path, caption):
     frames = {"ego": moving_square(10, 256, 256), "wrist": moving_square(10, 256, 320)[:, ::-1]}
     write_film(tmp_path / "a.mp4", frames, 10, caption)
-    title, pictures = read_film(tmp_path / "a.mp4", 4)
+    title, images = read_film(tmp_path / "a.mp4", 4)
     assert title == caption
-    for picture, moment in zip(pictures, (0, 3, 6, 9), strict=True):
-        assert picture.shape == (256, 256 + 12 + 320, 3)
+    for image, moment in zip(images, (0, 3, 6, 9), strict=True):
+        assert image.shape == (256, 256 + 12 + 320, 3)
         for view, left in (("ego", 0), ("wrist", 268)):
-            shown = picture[:, left : left + frames[view].shape[2]].astype(int)
+            shown = image[:, left : left + frames[view].shape[2]].astype(int)
             assert np.abs(shown - frames[view][moment]).mean() < 4
 
 
@@ -161,8 +161,8 @@ def test_a_film_that_cannot_be_read_says_what_to_do(tmp_path):
 
 def test_a_contact_sheet_has_every_frame_of_every_row(tmp_path):
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
-    pictures = [np.full((48, 64, 3), colour, np.uint8) for colour in colours]
-    write_contact_sheet(tmp_path / "sheet.png", [("stack 3\nput it there", pictures[:3]), ("push_to 4", pictures[3:])])
+    images = [np.full((48, 64, 3), colour, np.uint8) for colour in colours]
+    write_contact_sheet(tmp_path / "sheet.png", [("stack 3\nput it there", images[:3]), ("push_to 4", images[3:])])
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     places = [np.argwhere((sheet == colour).all(axis=2)).mean(axis=0) for colour in colours]
     assert places[0][0] == places[1][0] == places[2][0] < places[3][0] == places[4][0]

@@ -68,7 +68,7 @@ def test_a_task_and_an_initial_state_can_be_fixed(env: gymnasium.Env) -> None:
         env.reset(options={"task": "reach_rd"})
 
 
-def test_initial_states_to_draw_from_can_be_named(env: gymnasium.Env) -> None:
+def test_initial_states_to_sample_from_can_be_named(env: gymnasium.Env) -> None:
     with gymnasium.make("vlarig/toy", task="reach_red", initial_state=range(1000, 1003), images=False) as some:
         initial_states = {some.reset(seed=seed)[1]["key"].split("/")[-2] for seed in range(20)}
     assert initial_states == {"1000", "1001", "1002"}
@@ -109,7 +109,7 @@ def test_a_truth_that_differs_from_task_to_task_is_reported(toy_home: Path) -> N
     env.close()
 
 
-def test_pictures_can_be_rendered_though_none_are_observed(toy_home: Path) -> None:
+def test_images_can_be_rendered_though_none_are_observed(toy_home: Path) -> None:
     register_envs()
     with gymnasium.make("vlarig/toy", images=False, render_mode="rgb_array") as env:
         observation, _ = env.reset(seed=0)

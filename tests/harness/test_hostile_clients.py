@@ -78,13 +78,13 @@ async def play(worker: Worker) -> list[bytes]:
     async def in_env(env: int) -> list[bytes]:
         shown = []
         for number, episode in enumerate(EPISODES[env::2]):
-            draw = np.random.default_rng(number)
+            rng = np.random.default_rng(number)
             result = ChunkResult((), await (await worker.running()).start(env, episode, Needs(final_frame=True)))
             while True:
                 shown.append(pack(Stepped(replace(result, snapshot=replace(result.snapshot, seconds={})))))
                 if result.steps and result.over:
                     break
-                result = await (await worker.running()).step(env, draw.uniform(-1, 1, (8, 3)).astype(np.float32))
+                result = await (await worker.running()).step(env, rng.uniform(-1, 1, (8, 3)).astype(np.float32))
         return shown
 
     first, second = await asyncio.gather(in_env(0), in_env(1))

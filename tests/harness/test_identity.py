@@ -58,8 +58,8 @@ class Biased(ImageReader):
         super().__init__()
         self.bias = np.full(3, bias, np.float32)
 
-    def _draw(self, request: Any) -> np.ndarray:
-        return np.clip(super()._draw(request) + self.bias, -1, 1)
+    def _sample(self, request: Any) -> np.ndarray:
+        return np.clip(super()._sample(request) + self.bias, -1, 1)
 
 
 @pytest.mark.slow
@@ -274,7 +274,10 @@ def test_a_run_keeps_its_renderer_or_says_what_is_missing(here: set[str], monkey
     replay_run(first.run, list(results(first.run)), replays.append)
     assert [each.verdict for each in replays] == ["equal"] * 2
     here.remove("plain")
-    missing = rf"the run {first.run.name} is drawn by plain, which is not here any more \(libplain is missing\); .*install -y libplain1"
+    name = first.run.name
+    missing = (
+        rf"the run {name} is rendered by plain, which is not here any more \(libplain is missing\); .*install -y libplain1"
+    )
     with pytest.raises(VlarigError, match=missing):
         evaluate("toy", ImageReader(), episodes=1)
     with pytest.raises(VlarigError, match=missing):
@@ -283,16 +286,16 @@ def test_a_run_keeps_its_renderer_or_says_what_is_missing(here: set[str], monkey
     assert (fresh.run, Manifest.load(fresh.run).identity.renderer) == (first.run, "better")
     here.add("plain")
     monkeypatch.setenv("VLARIG_RENDERER", "plain")
-    with pytest.raises(VlarigError, match="is drawn by better, and VLARIG_RENDERER requests plain"):
+    with pytest.raises(VlarigError, match="is rendered by better, and VLARIG_RENDERER requests plain"):
         evaluate("toy", ImageReader(), episodes=1, run=fresh.run)
     assert evaluate("toy", ImageReader(), episodes=1).run != fresh.run
 
 
-def test_a_worker_draws_with_the_runs_renderer(here: set[str]) -> None:
+def test_a_worker_renders_with_the_runs_renderer(here: set[str]) -> None:
     here.add("better")
     worker_spec = WorkerSpec.of(TOY_SUITE)
     assert worker_spec.environment()["TOY_RENDERER"] == "better"
-    assert worker_spec.drawn_by(["plain"], "run").environment()["TOY_RENDERER"] == "plain"
+    assert worker_spec.rendered_by(["plain"], "run").environment()["TOY_RENDERER"] == "plain"
 
 
 def test_a_replay_in_another_runtime_says_which_packages_changed(toy_home: Path) -> None:

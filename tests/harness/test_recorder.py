@@ -50,7 +50,7 @@ def demos(toy_home: Path, cli: Any) -> Path:
     return Path("demos")
 
 
-def test_a_suite_without_pictures_is_recorded_too(toy_home: Path, cli: Any) -> None:
+def test_a_suite_without_images_is_recorded_too(toy_home: Path, cli: Any) -> None:
     done = cli("data", "record", "seen", *FINDER, "--episodes", "2", "--to", "demos", "--workers", "1")
     assert done.returncode == 0, done.stderr
     sample = open_lerobot(Path("demos"), horizon=8)[0]

@@ -64,7 +64,7 @@ def test_recorded_episodes_come_out_again(toy_home: Path, policy: object, worker
         assert frames.ended == ["finish", "discard"]
 
 
-def test_pictures_that_a_watcher_refuses_fail_only_their_own_episode(toy_home: Path) -> None:
+def test_images_that_a_watcher_refuses_fail_only_their_own_episode(toy_home: Path) -> None:
     class Blind(Watching):
         def add(self, frames: dict[str, np.ndarray]) -> None:
             super().add(frames)
@@ -87,7 +87,7 @@ def test_pictures_that_a_watcher_refuses_fail_only_their_own_episode(toy_home: P
     assert sorted(frames.ended for frames in seen) == [["discard"], ["finish", "discard"]]
 
 
-def test_without_a_watcher_only_what_the_policy_saw_is_drawn(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_watcher_only_what_the_policy_saw_is_rendered(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed: list[Needs] = []
     monkeypatch.setattr(
         replay, "DurableEnv", lambda worker, local, needs: needed.append(needs) or DurableEnv(worker, local, needs)
@@ -122,7 +122,7 @@ def test_failures_are_filmed_and_only_these(toy_home: Path, cli) -> None:
     assert films == {key.replace("/", "_") for key, success in outcomes.items() if not success}
     assert Path("run/frames.png").exists()
     again = cli("runs", "replay", "run", "--failures")
-    assert f"nothing was filmed: {len(films)} episodes are filmed already\nfilms: run/videos, pictures" in again.stdout
+    assert f"nothing was filmed: {len(films)} episodes are filmed already\nfilms: run/videos, images" in again.stdout
 
 
 def test_a_replay_of_nothing_says_so(toy_home: Path, cli) -> None:

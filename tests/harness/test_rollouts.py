@@ -122,7 +122,7 @@ def test_the_final_and_the_next_first_observation_are_both_there(collected: list
     assert ends >= 3 * ENVS_PER_WORKER
 
 
-def test_the_streams_of_a_task_draw_each_training_state_once() -> None:
+def test_the_streams_of_a_task_sample_each_training_state_once() -> None:
     task, protocol = TOY_SUITE.tasks[0], TOY_SUITE.protocols[0]
     streams = [training_stream(TOY_SUITE, task, protocol, env, 3) for env in range(3)]
     keys = [next(stream).key for _ in range(4) for stream in streams]

@@ -21,19 +21,19 @@ TOY = """
 title = "a toy"
 python = ">=3.11,<3.99"
 imports = ["json"]
-probe = "import os; assert os.environ['DRAWS'] == 'yes'"
+probe = "import os; assert os.environ['RENDERS'] == 'yes'"
 
 [[renderers]]
 name = "good"
 libraries = ["good"]
 apt = ["libgood1"]
-environment = { DRAWS = "yes" }
+environment = { RENDERS = "yes" }
 
 [[renderers]]
 name = "bad"
 libraries = ["bad"]
 apt = ["libbad2", "libbad3"]
-environment = { DRAWS = "no" }
+environment = { RENDERS = "no" }
 """
 
 
@@ -123,7 +123,7 @@ def test_packages_that_cannot_be_had_are_an_error(locks, monkeypatch):
         runtimes.find_runtime("toy")
 
 
-def test_a_runtime_that_cannot_draw_is_an_error(locks, monkeypatch):
+def test_a_runtime_that_cannot_render_is_an_error(locks, monkeypatch):
     monkeypatch.setenv("VLARIG_RENDERER", "bad")
     with pytest.raises(VlarigError, match="does not work with the renderer 'bad' \\(AssertionError\\)"):
         install()
@@ -192,7 +192,7 @@ def test_without_graphics_it_is_installed_and_the_missing_library_named(locks, m
 
 def test_renderers_are_taken_in_order_of_preference(locks, monkeypatch):
     spec = runtimes.load_spec("toy")
-    assert runtimes.choose_renderer(spec).environment == {"DRAWS": "yes"}
+    assert runtimes.choose_renderer(spec).environment == {"RENDERS": "yes"}
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: name if name == "bad" else None)
     assert runtimes.choose_renderer(spec).name == "bad"
     monkeypatch.setenv("VLARIG_RENDERER", "good")
@@ -215,7 +215,7 @@ def test_renderers_are_requested_by_name_for_all_runtimes_at_once(locks, monkeyp
     assert chosen("bad,good,") == ["bad", "bad"], "the first that it knows"
     for names in ("godo", "bad,godo"):
         with pytest.raises(
-            VlarigError, match=r"^VLARIG_RENDERER names 'godo', by which no runtime draws; did you mean good\?$"
+            VlarigError, match=r"^VLARIG_RENDERER names 'godo', by which no runtime renders; did you mean good\?$"
         ):
             chosen(names)
 

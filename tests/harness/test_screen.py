@@ -16,7 +16,7 @@ from sample_runs import make_run
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import cli
 from vlarig.harness.printable import PrintableFormatter
-from vlarig.harness.reporting.display import live_display, picture
+from vlarig.harness.reporting.display import display, live_display
 from vlarig.harness.reporting.logs import EventLog
 from vlarig.harness.reporting.progress import Progress
 from vlarig.harness.screen import Screen
@@ -94,7 +94,7 @@ def test_a_sweeps_sentences_and_display_do_nothing_to_the_terminal():
         event_log.say(f"{RUN} {POLICY}")
         event_log.warn(f"{RUN} {POLICY}")
         asyncio.run(show())
-        console.print(picture(f"{RUN} {POLICY}", progress, Counter()))
+        console.print(display(f"{RUN} {POLICY}", progress, Counter()))
     text = output.getvalue()
     assert text.count(f"{RUN} [/b]x[2J]52") == 4
     assert "crash in toy/standard@1/reach/base/0/0: [/b]x[2J]52" in text

@@ -115,7 +115,7 @@ def test_an_empty_shard_is_complete_and_says_so(toy_home: Path, cli) -> None:
 def test_shards_of_a_real_simulators_sweep_merge_to_the_whole(
     tabletop: object, tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Image digests are compared too: the policy is the expert, but one that is shown pictures."""
+    """Image digests are compared too: the policy is the expert, but one that is shown images."""
     monkeypatch.chdir(tmp_path)
     words = ["tabletop", "--policy", "chaos.policies:StormPolicy", "--tasks", "stack", "push_to", "--episodes", "2"]
     for run, options in (("s1", ["--shard", "1/3"]), ("s2", ["--shard", "2/3"]), ("s3", ["--shard", "3/3"]), ("whole", [])):

@@ -46,7 +46,7 @@ def test_the_pages_programs_run(tabletop: object, python: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_example_trains_evaluates_and_draws(tabletop: object, python: Path, tmp_path: Path) -> None:
+def test_the_example_trains_evaluates_and_renders(tabletop: object, python: Path, tmp_path: Path) -> None:
     script = REPOSITORY / "docs" / "examples" / "learn_to_push.py"
     run(python, script, "--out", tmp_path, "--steps", "80", "--envs", "2", "--workers", "1", "--episodes", "2")
     first, last = csv.DictReader((tmp_path / "curve.csv").open())

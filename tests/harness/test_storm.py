@@ -59,15 +59,15 @@ def test_kills_change_nothing(calm: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_every_blow_changes_nothing(calm: dict[str, Any], tmp_path: Path) -> None:
     impatient = replace(CASE, settings=replace(CASE.settings, step=4.0))  # which is what a hang and a stopped simulator cost
-    assert_unharmed(impatient, tmp_path, drawn(EVERY_KIND, tmp_path), calm)
+    assert_unharmed(impatient, tmp_path, sampled(EVERY_KIND, tmp_path), calm)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_blow_on_every_target_changes_nothing(toy_home: Path, tmp_path: Path) -> None:
-    assert_unharmed(TOY, tmp_path, drawn(EVERY_PAIR, tmp_path), undisturbed(TOY, tmp_path / "undisturbed"))
+    assert_unharmed(TOY, tmp_path, sampled(EVERY_PAIR, tmp_path), undisturbed(TOY, tmp_path / "undisturbed"))
 
 
-def drawn(pairs: list[tuple[str, str]], folder: Path) -> list[Blow]:
+def sampled(pairs: list[tuple[str, str]], folder: Path) -> list[Blow]:
     rng = random.Random(0)
-    return [Blow.draw(kind, rng, target) for kind, target in possible(pairs, folder / "disk")]
+    return [Blow.sample(kind, rng, target) for kind, target in possible(pairs, folder / "disk")]

@@ -109,7 +109,7 @@ def test_a_mode_means_what_gymnasium_says(pair: Pair) -> None:
         elif pair.mode is AutoresetMode.NEXT_STEP:
             actions[over] = np.nan  # ignored, since these are being reset
         observations, _, terminations, truncations, _ = pair.compare(lambda env: env.step(actions), f"step {step}")
-        pair.compare(lambda env: env.render(), f"picture {step}")
+        pair.compare(lambda env: env.render(), f"image {step}")
         over = terminations | truncations
         ended += over
     assert ended[0] > 3
@@ -352,10 +352,10 @@ def test_the_embedded_suite(tabletop: object) -> None:
     mode = AutoresetMode.SAME_STEP
     ours = RemoteVectorEnv("tabletop", 2, workers=1, autoreset_mode=mode, images=False)
     theirs = SyncVectorEnv([lambda: RemoteEnv("tabletop", images=False)] * 2, autoreset_mode=mode)
-    drawn = RemoteVectorEnv("tabletop", 2, workers=1, autoreset_mode=mode)
+    rendered = RemoteVectorEnv("tabletop", 2, workers=1, autoreset_mode=mode)
     assert_same(ours.reset(seed=2), theirs.reset(seed=2))
-    observations, _ = drawn.reset(seed=2)
-    assert drawn.observation_space.contains(observations)
+    observations, _ = rendered.reset(seed=2)
+    assert rendered.observation_space.contains(observations)
     rng = np.random.default_rng(0)
     ends = 0
     for step in range(245):
@@ -364,9 +364,9 @@ def test_the_embedded_suite(tabletop: object) -> None:
         assert_same(result, theirs.step(actions), where=f"step {step}")
         ends += int((result[2] | result[3]).sum())
         if step < 3:
-            pictured = drawn.step(actions)
-            assert pictured[0]["images"]["cam_left_wrist"].shape == (2, 1, 128, 128, 3)
-            assert_same(pictured[0]["state"], result[0]["state"])
+            shown = rendered.step(actions)
+            assert shown[0]["images"]["cam_left_wrist"].shape == (2, 1, 128, 128, 3)
+            assert_same(shown[0]["state"], result[0]["state"])
     assert ends >= 2
-    for env in (ours, theirs, drawn):
+    for env in (ours, theirs, rendered):
         env.close()

@@ -396,11 +396,11 @@ def test_an_adapter_that_disagrees_with_its_suite_stops_before_the_first_episode
         asyncio.run(run())
 
 
-#: Its picture is too large to be sent.
+#: Its image is too large to be sent.
 VAST = replace(EPISODE, protocol=replace(EPISODE.protocol, cameras=(Camera("ego", 4800, 4800),)))
 
 REFUSED = {
-    "a picture that is too large": (VAST, ACTIONS, r"bytes, at most .* can be sent; request smaller or fewer images"),
+    "an image that is too large": (VAST, ACTIONS, r"bytes, at most .* can be sent; request smaller or fewer images"),
     "another number of channels": (EPISODE, np.zeros((1, 4), np.float32), r"shape \[1, 4\]"),
     "no steps": (EPISODE, np.zeros((), np.float32), r"shape \[\]"),
     "no number": (EPISODE, np.full((1, 3), np.nan, np.float32), "nan"),

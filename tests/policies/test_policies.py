@@ -65,7 +65,7 @@ def test_the_expert_says_which_suites_it_can_play() -> None:
 def test_a_quarter_of_the_bursts_turn_the_gripper_round_for_as_long_as_they_last() -> None:
     rng, bursts, before = np.random.default_rng(0), [], None
     for _ in range(20_000):
-        burst = Burst.drawn(before, TABLETOP_PANDA, rng)
+        burst = Burst.sampled(before, TABLETOP_PANDA, rng)
         if burst.push.any() and not (before and before.left):
             bursts.append(burst)
         elif burst.push.any():

@@ -454,7 +454,7 @@ def test_recorded_values_that_cannot_travel_are_refused_in_a_sentence(kind: str)
 
 def test_a_batch_may_be_larger_than_a_message() -> None:
     with replicated(NOTEBOOK, 1) as policy:
-        requests = [request(env, episode_key(env), 0, size=600) for env in range(70)]  # 75 MB of pictures
+        requests = [request(env, episode_key(env), 0, size=600) for env in range(70)]  # 75 MB of images
         assert len(policy.act(requests)) == 70
 
 

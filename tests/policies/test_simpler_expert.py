@@ -190,7 +190,7 @@ def test_every_task_ends_as_its_suite_wants_it_and_is_left_so(task: str) -> None
 
 def test_steps_are_in_the_frame_of_the_base_wherever_it_looks() -> None:
     (step,) = SimplerExpert().act_one(World(episode("put_spoon_on_towel")).request(0))
-    assert (step[:2] > 0).all()  # the spoon is away from the robot and to the picture's left, and the base's axes point there
+    assert (step[:2] > 0).all()  # the spoon is away from the robot and to the image's left, and the base's axes point there
     assert step[2] < 0
     for degrees in (0, 90, 200):
         world = World(episode("PutFront", 3), base=Rotation.from_euler("z", degrees, degrees=True))

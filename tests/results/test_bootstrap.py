@@ -58,8 +58,8 @@ def test_the_scale_and_the_zero_of_a_metric_do_not_matter(shift, scale):
     assert moved.interval == pytest.approx((shift + scale * low, shift + scale * high), rel=1e-6, abs=1e-6)
 
 
-def test_it_is_drawn_from_the_episodes_identity():
-    """Two policies on the same episodes get the same draws: what one gained everywhere, its interval gained too."""
+def test_it_is_sampled_from_the_episodes_identity():
+    """Two policies on the same episodes get the same resamples: what one gained everywhere, its interval gained too."""
     values = {name: value + 0.01 * number for number, (name, value) in enumerate(table(8, 5).items())}
     better = clustered_mean({name: value + 1 for name, value in values.items()})
     low, high = clustered_mean(values).interval
@@ -79,12 +79,12 @@ def test_the_variance_is_the_samples_own():
     assert found == pytest.approx(expected, rel=0.02)
 
 
-def test_the_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
+def test_the_resamples_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
     rng = np.random.default_rng(2)
     strata = [np.column_stack([rng.normal(size=m), np.ones(m)]) for m in (3, 40)]
     whole = resampled_means(strata, np.random.default_rng(0), 500)
     for held in (1, 100, 777):
-        monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", held)
+        monkeypatch.setattr(bootstrap, "SAMPLED_AT_ONCE", held)
         np.testing.assert_allclose(resampled_means(strata, np.random.default_rng(0), 500), whole, rtol=1e-12)
 
 

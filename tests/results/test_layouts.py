@@ -185,7 +185,7 @@ def test_what_holds_for_a_whole_row_is_said_at_its_label(tmp_path: Path) -> None
     assert "0 of 2 episodes finished" in missing
 
 
-def test_repeated_initial_states_are_drawn_together(tmp_path: Path) -> None:
+def test_repeated_initial_states_are_sampled_together(tmp_path: Path) -> None:
     run = play(tmp_path / "run", "simpler_widowx", success=lambda number: number % 3 == 0)
     records = {key: float(record.success) for task in read_run(run).tasks.values() for key, record in task.records.items()}
     mean = clustered_mean(records, "initial_state")

@@ -63,10 +63,10 @@ def runs(tmp_path_factory) -> list[Path]:
         from vlarig.harness.film import FilmWriter
 
         steps = make_record(8).steps
-        pictures = np.zeros((steps + 1, 64, 64, 3), np.uint8)
-        pictures[:, :, :] = np.linspace(0, 255, steps + 1).astype(np.uint8)[:, None, None, None]
+        images = np.zeros((steps + 1, 64, 64, 3), np.uint8)
+        images[:, :, :] = np.linspace(0, 255, steps + 1).astype(np.uint8)[:, None, None, None]
         film = FilmWriter(first / "videos" / f"{make_record(8).key.replace('/', '_')}.mp4", 20.0, "failure: stack")
-        film.add({"ego": pictures})
+        film.add({"ego": images})
         film.finish()
     return [first, folder / "random", folder / "other"]
 
@@ -133,7 +133,7 @@ PAGES = {
 
 
 def ready(page) -> None:
-    """Wait until the page's script has drawn what it draws."""
+    """Wait until the page's script has rendered what it renders."""
     page.wait_for_function("() => !document.getElementById('content') || !document.getElementById('content').hidden")
     page.wait_for_function("() => !document.getElementById('flips') || document.querySelector('#flips tbody tr')")
 

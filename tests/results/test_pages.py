@@ -500,7 +500,7 @@ def test_films_come_along_or_stay_away(tmp_path):
     key = make_record(4, "push_to").key
     source = film(run, key)
     film(run, "other/else@1/task/base/0/0")
-    (run / "frames.png").write_bytes(b"a picture")
+    (run / "frames.png").write_bytes(b"an image")
     out = build(tmp_path / "site", run)
     assert sorted(path.name for path in (out / "media/run").iterdir()) == ["1-4-0.mp4", "frames.png"]
     assert (out / "media/run/1-4-0.mp4").read_bytes() == b"a film"

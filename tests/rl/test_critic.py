@@ -8,7 +8,7 @@ from vlarig.rl.critic import fit
 from vlarig.rl.loss import explained_variance
 
 
-def drawn(envs: int = 16, chunks: int = 20, features: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def sampled(envs: int = 16, chunks: int = 20, features: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(envs * chunks, features, generator=generator) * 3 + 5
     noise = torch.randn(envs * chunks, generator=generator)
@@ -16,7 +16,7 @@ def drawn(envs: int = 16, chunks: int = 20, features: int = 12) -> tuple[torch.T
 
 
 def test_what_is_linear_is_found_and_the_weights_say_it_again() -> None:
-    features, noise, envs = drawn()
+    features, noise, envs = sampled()
     returns = 0.2 * features[:, 0] - 0.1 * features[:, 3] + 0.5 + 0.05 * noise
     found = fit(features, returns, envs)
     assert explained_variance(found.values, returns) > 0.98
@@ -24,14 +24,14 @@ def test_what_is_linear_is_found_and_the_weights_say_it_again() -> None:
 
 
 def test_where_nothing_can_be_foretold_the_values_are_the_mean() -> None:
-    features, returns, envs = drawn(features=100)
+    features, returns, envs = sampled(features=100)
     found = fit(features, returns, envs)
     assert explained_variance(found.values, returns) > -0.02
     assert found.values.std() < 0.1
 
 
 def test_an_envs_own_returns_do_not_reach_its_values() -> None:
-    features, noise, envs = drawn()
+    features, noise, envs = sampled()
     returns = features[:, 1] + noise
     before = fit(features, returns, envs).values
     after = fit(features, torch.where(envs == 4, returns + 2, returns), envs).values
@@ -40,7 +40,7 @@ def test_an_envs_own_returns_do_not_reach_its_values() -> None:
 
 
 def test_a_feature_that_never_changes_does_no_harm() -> None:
-    features, noise, envs = drawn()
+    features, noise, envs = sampled()
     features[:, 2] = 7.0
     found = fit(features, features[:, 0] + 0.01 * noise, envs)
     assert found.weight[2] == 0

@@ -48,9 +48,9 @@ def test_without_the_dual_clip_the_loss_has_no_bound() -> None:
 
 def test_the_divergence_is_near_the_true_one() -> None:
     """Of two normal distributions of deviation 1, .1 apart: 0.005."""
-    drawn = torch.randn(400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    old, new = -0.5 * drawn.square(), -0.5 * (drawn - 0.1).square()
-    found = policy_loss(new, old, torch.ones_like(drawn))
+    sampled = torch.randn(400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    old, new = -0.5 * sampled.square(), -0.5 * (sampled - 0.1).square()
+    found = policy_loss(new, old, torch.ones_like(sampled))
     assert float(found.approximate_kl) == pytest.approx(0.005, abs=2e-4)
 
 

@@ -1,4 +1,4 @@
-"""Initial states that come again: how they are drawn, and what their episodes are compared with."""
+"""Initial states that come again: how they are sampled, and what their episodes are compared with."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def stream(env: int = 0, seed: int = 0) -> StateStream:
 
 
 def test_by_turns_every_state_is_played_as_often_and_no_episode_twice() -> None:
-    drawn = [next(each) for each in map(stream, range(3)) for _ in range(8)]
-    assert np.bincount([each.initial_state for each in drawn]).tolist() == [6, 6, 6, 6]
-    assert len({each.key for each in drawn}) == 24
+    sampled = [next(each) for each in map(stream, range(3)) for _ in range(8)]
+    assert np.bincount([each.initial_state for each in sampled]).tolist() == [6, 6, 6, 6]
+    assert len({each.key for each in sampled}) == 24
 
 
 def test_states_that_are_solved_sometimes_come_more_often_and_the_same_ones_come_again() -> None:
     own = stream()
     own.weights = weights([(0, 50), (50, 50), (25, 50), (0, 0)])
-    drawn = [next(own).initial_state for _ in range(400)]
-    counts = np.bincount(drawn, minlength=4)
+    sampled = [next(own).initial_state for _ in range(400)]
+    counts = np.bincount(sampled, minlength=4)
     assert min(counts[2:]) > 8 * max(counts[:2]) > 0
     again = stream()
     again.numbers = own.numbers[:100]
-    assert [next(again).initial_state for _ in range(100)] == drawn[:100]
+    assert [next(again).initial_state for _ in range(100)] == sampled[:100]
 
 
 def test_an_episode_is_compared_with_the_others_of_its_state() -> None:

@@ -54,7 +54,7 @@ def test_what_is_moved_ends_where_it_is_said_to_belong(
     shared = own.keys() & made_up.keys()
     assert shared or suite == "libero_object"  # where milk may be nothing that a made-up task moves
     for moment in shared:
-        assert np.linalg.norm(np.array(own[moment][:3]) - made_up[moment][:3]) < 0.3, "labels of pictures are in another frame"
+        assert np.linalg.norm(np.array(own[moment][:3]) - made_up[moment][:3]) < 0.3, "labels of images are in another frame"
         assert None not in own[moment][:18], "a recording's own task is known"
 
 

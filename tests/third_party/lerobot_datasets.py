@@ -2,7 +2,7 @@
 
     python lerobot_datasets.py read FOLDER OUT.npz     # samples of FOLDER, by LeRobot's own LeRobotDataset
     python lerobot_datasets.py train FOLDER OUT        # LeRobot's own training loop: the smallest ACT for some steps
-    python lerobot_datasets.py write FOLDER            # LeRobot writes films (SVT-AV1) and pictures of :mod:`lerobot_pictures`
+    python lerobot_datasets.py write FOLDER            # LeRobot writes films (SVT-AV1) and images of :mod:`lerobot_images`
 
 LeRobot 0.4.4 decodes films by torchcodec, or by torchvision's ``VideoReader``. The former needs FFmpeg's libraries beside it; the
 latter is gone from the torchvision that fits the driver's torch. :class:`Reader` takes its place, by PyAV as torchvision did it; what
@@ -27,7 +27,7 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.scripts import lerobot_train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from lerobot_pictures import LENGTHS, SIZE, TASKS, numbers, picture
+from lerobot_images import LENGTHS, SIZE, TASKS, frame_image, numbers
 
 FPS = 10
 
@@ -110,11 +110,11 @@ def write(folder: Path) -> None:
         for episode, length in enumerate(LENGTHS):
             states, actions = numbers(episode)
             for frame in range(length):
-                pictures = {
-                    f"observation.images.{name}": picture(episode, frame, at) for at, name in enumerate(("front", "hand"))
+                images = {
+                    f"observation.images.{name}": frame_image(episode, frame, at) for at, name in enumerate(("front", "hand"))
                 }
                 numbers_of = {"observation.state": states[frame], "action": actions[frame]}
-                dataset.add_frame(pictures | numbers_of | {"task": TASKS[episode]})
+                dataset.add_frame(images | numbers_of | {"task": TASKS[episode]})
             dataset.save_episode()
         dataset.finalize()
 

@@ -133,8 +133,8 @@ def test_its_checks_are_content(make: Callable[..., StableBaselinesEnv]) -> None
     space = make(shown="images").observation_space
     check_for_nested_spaces(space)
     assert is_image_space(space["ego"])
-    with pytest.raises(VlarigError, match="shown is 'picture'"):
-        make(shown="picture")
+    with pytest.raises(VlarigError, match="shown is 'image'"):
+        make(shown="image")
 
 
 def test_attributes_and_methods_of_chosen_environments(make: Callable[..., StableBaselinesEnv]) -> None:
@@ -178,7 +178,7 @@ def test_a_reward_of_ones_own_changes_no_success(make: Callable[..., StableBasel
     assert (np.abs(np.array(rewards)) > 1e-3).any(axis=0).all()
 
 
-def test_ppo_learns_from_pictures(make: Callable[..., StableBaselinesEnv]) -> None:
+def test_ppo_learns_from_images(make: Callable[..., StableBaselinesEnv]) -> None:
     model = PPO("MultiInputPolicy", make(shown="images"), n_steps=8, batch_size=12, n_epochs=1, device="cpu")
     assert isinstance(model.get_env(), VecTransposeImage)
     model.learn(48)

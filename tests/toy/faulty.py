@@ -1,4 +1,4 @@
-"""The toy simulator with faults of real ones: it crashes, hangs, raises, leaks, or draws from generators that it does not own."""
+"""The toy simulator with faults of real ones: it crashes, hangs, raises, leaks, or samples from generators that it does not own."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class LeakyEnv(ToyEnv):
 
 
 class UnseededEnv(ToyEnv):
-    """Draws the initial state of one task without a seed."""
+    """Samples the initial state of one task without a seed."""
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         return super().begin(episode, np.random.default_rng() if episode.task == "again_red" else rng)

@@ -34,9 +34,9 @@ class ImageReader(Policy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         self.batches.append(len(requests))
-        return [Reply(self._draw(request)) for request in requests]
+        return [Reply(self._sample(request)) for request in requests]
 
-    def _draw(self, request: Request) -> np.ndarray:
+    def _sample(self, request: Request) -> np.ndarray:
         pixels = sum(int(image.sum()) for image in request.observation["images"].values())
         rng = np.random.default_rng([request.seed, pixels])
         actions = self.gain * rng.uniform(-1, 1, (self.horizon or request.n_action_steps, request.embodiment.action_size))
@@ -63,15 +63,15 @@ class Talkative(ImageReader):
 class WrongShape(ImageReader):
     """Answers every request with six channels."""
 
-    def _draw(self, request: Request) -> np.ndarray:
+    def _sample(self, request: Request) -> np.ndarray:
         return np.zeros((10, 6), np.float32)
 
 
 class NotANumber(ImageReader):
     """Plays well for a while, then answers with NaN."""
 
-    def _draw(self, request: Request) -> np.ndarray:
-        actions = super()._draw(request)
+    def _sample(self, request: Request) -> np.ndarray:
+        actions = super()._sample(request)
         if len(self.batches) > 30:
             actions[2, 1] = np.nan
         return actions
@@ -80,7 +80,7 @@ class NotANumber(ImageReader):
 class Raising(ImageReader):
     """Raises."""
 
-    def _draw(self, request: Request) -> np.ndarray:
+    def _sample(self, request: Request) -> np.ndarray:
         raise KeyError("ego_view")
 
 
@@ -143,7 +143,7 @@ class Leaving(ImageReader):
         if soon:
             sys.exit(0)
 
-    def _draw(self, request: Request) -> np.ndarray:
+    def _sample(self, request: Request) -> np.ndarray:
         sys.exit(0)
 
 
@@ -158,8 +158,8 @@ class Wandering(ImageReader):
 class Shouting(ImageReader):
     """Its first action is fifty times as large as it may be, and its second overshoots by what is tolerated."""
 
-    def _draw(self, request: Request) -> np.ndarray:
-        actions = super()._draw(request)
+    def _sample(self, request: Request) -> np.ndarray:
+        actions = super()._sample(request)
         actions[:, 0] = 50.0
         actions[:, 1] = 1.001
         return actions

@@ -59,7 +59,7 @@ TOY_SUITE = Suite(
     describer=_described,
 )
 
-#: Another way to run the same: it waits first, shows small mirrored pictures, and sends more requests.
+#: Another way to run the same: it waits first, shows small mirrored images, and sends more requests.
 QUICK = replace(
     STANDARD,
     name="quick",
@@ -84,7 +84,7 @@ STUMBLING_SUITE = replace(TOY_SUITE, name="stumbling", adapter="toy.faulty:Stumb
 HOARDING_SUITE = replace(TOY_SUITE, name="hoarding", adapter="toy.faulty:HoardingEnv")
 SLOW_SUITE = replace(TOY_SUITE, name="slow", adapter="toy.slow:SlowEnv")
 
-#: A short episode without pictures, in which an aim that is a little off fails.
+#: A short episode without images, in which an aim that is a little off fails.
 BRIEF = replace(STANDARD, step_limit=24, cameras=(), success_rule="first", hold_steps=1)
 SEEN_SUITE = replace(
     TOY_SUITE,

@@ -25,7 +25,7 @@ STATE = Statistics(q01=(-1.0,) * 8, q99=(1.0,) * 8, source="made up")
 
 
 class Reaching(Stream):
-    """The hand goes to where the object is; the picture is of one colour for each place, and the words are always the same."""
+    """The hand goes to where the object is; the image is of one colour for each place, and the words are always the same."""
 
     embodiments = (TABLETOP_PANDA,)
     statistics = {TABLETOP_PANDA.statistics_key: DatasetStatistics(bounds_statistics(TABLETOP_PANDA), STATE)}
@@ -41,8 +41,8 @@ class Reaching(Stream):
         actions = np.zeros((16, 7), np.float32)
         actions[:, :2] = (place - hand) / 0.2
         thing = np.array([*place, 0.87])
-        picture = np.full((1, 128, 128, 3), (90 + 800 * place[0], 90 + 800 * place[1], 90), np.uint8)
-        seen = Observation(images={"ego": picture}, state=state, instruction="reach the cube")
+        image = np.full((1, 128, 128, 3), (90 + 800 * place[0], 90 + 800 * place[1], 90), np.uint8)
+        seen = Observation(images={"ego": image}, state=state, instruction="reach the cube")
         about = Keypoints(thing, thing, thing).numbers() if self._keypoints else None
         return ActionSample(f"reach/{position}", seen, TABLETOP_PANDA, actions, keypoints=about)
 
@@ -91,7 +91,7 @@ def test_a_backbone_learns_what_the_keypoints_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keypoints", "frozen", "sentence"),
     [
-        (False, "['vision', 'language', 'value_head']", "it has no keypoints, which training without pictures needs"),
+        (False, "['vision', 'language', 'value_head']", "it has no keypoints, which training without images needs"),
         (True, "['value_head']", "the action expert alone learns.*; add vision and language to model.frozen"),
     ],
 )

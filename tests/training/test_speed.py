@@ -44,7 +44,7 @@ def scripts() -> Iterator[Any]:
 
 
 def forward_by_hand(scripts: Any) -> tuple[int, dict[str, int]]:
-    """Tokens of a prompt with two pictures, and the operations of a forward pass by part as the chunk's script counts them."""
+    """Tokens of a prompt with two images, and the operations of a forward pass by part as the chunk's script counts them."""
     subject = scripts.qwen_vla.Subject(scripts.qwen_vla.Options("tiny"), torch.device("cpu"), torch.float32)
     flops = {part.name.strip(): part.flops for part in subject.parts(1)}
     names = {"vision": "vision", "language model": "language model", "expert": "Euler step"}
@@ -52,7 +52,7 @@ def forward_by_hand(scripts: Any) -> tuple[int, dict[str, int]]:
 
 
 def three_passes(forward: dict[str, int]) -> int:
-    """Forward and both gradients, but for that of the pictures."""
+    """Forward and both gradients, but for that of the images."""
     patches, pixels = 2 * 4 * TINY.image_tokens(), 3 * 2 * 16**2
     return 3 * sum(forward.values()) - 2 * patches * pixels * TINY.vision["hidden_size"]
 
@@ -79,7 +79,7 @@ def test_a_step_is_the_trainers_and_its_parts_add_up_to_it(scripts: Any) -> None
 
 
 def test_a_loader_is_compared_with_a_loop_that_decodes_the_same_frames(scripts: Any, tmp_path: Path) -> None:
-    """The bare loops give the pictures of the samples, bit for bit, in order, across episodes, and at random."""
+    """The bare loops give the images of the samples, bit for bit, in order, across episodes, and at random."""
     scripts.demos.make_demos(tmp_path, episodes=3, size=64, lengths=(9, 12))
     dataset, meta = open_lerobot(tmp_path, horizon=16), read_meta(tmp_path)
     loader, mixture, cameras = scripts.loader, mix([dataset], [1.0]), list(meta.films)
@@ -88,9 +88,9 @@ def test_a_loader_is_compared_with_a_loop_that_decodes_the_same_frames(scripts: 
         expected = [dataset[index].observation["images"].values() for index in indices]
         for each in films:
             found = list(each.at_random(indices))
-            assert np.array_equal(found, [picture[0] for pictures in expected for picture in pictures])
+            assert np.array_equal(found, [image[0] for images in expected for image in images])
             if isinstance(indices, range):
-                by_camera = [picture[0] for pictures in zip(*expected, strict=True) for picture in pictures]
+                by_camera = [image[0] for images in zip(*expected, strict=True) for image in images]
                 assert np.array_equal(list(each.in_order(indices)), by_camera)
     options = loader.Samples(preset="tiny", samples=4, micro_batch=2, workers=(0,), turns=2)
     for subject in loader.subjects(options, mixture):
@@ -130,7 +130,7 @@ def test_micro_batches_gather_weights_each_and_reduce_gradients_once(one_of_four
     for micro_batches in (1, 2):
         bundle, stream = load("tiny"), Random()
         bundle.model.freeze("vision", "value_head")
-        collate = Collator(InputBuilder(TINY, bundle.tokenizer), stream.statistics, SigmoidNormal(), 0, pictures=False)
+        collate = Collator(InputBuilder(TINY, bundle.tokenizer), stream.statistics, SigmoidNormal(), 0, images=False)
         learner = Learner(bundle.model, OptimizerSettings(), 1, one_of_four)
         learner.model.every_part = False
         with Exchanged() as exchanged:

@@ -248,8 +248,8 @@ def test_the_share_of_time_that_waits_for_data_is_reported(tmp_path: Path) -> No
         assert numbers["train/wait"] == pytest.approx(numbers["train/time/data"] / numbers["train/time/step"])
 
 
-def test_without_pictures_no_picture_is_seen(tmp_path: Path) -> None:
-    class Pictures(Random):
+def test_without_images_no_image_is_seen(tmp_path: Path) -> None:
+    class Images(Random):
         def __getitem__(self, position: int) -> Any:
             sample = super().__getitem__(position)
             for frames in sample.observation["images"].values():
@@ -257,7 +257,7 @@ def test_without_pictures_no_picture_is_seen(tmp_path: Path) -> None:
             return sample
 
     runs = [
-        trained(configuration("steps=2", "data.pictures=false"), tmp_path / str(grey), Pictures(broken=(grey,))).numbers
+        trained(configuration("steps=2", "data.pictures=false"), tmp_path / str(grey), Images(broken=(grey,))).numbers
         for grey in (100, 200)
     ]
     assert runs[0][2]["train/loss"] == runs[1][2]["train/loss"]

@@ -78,7 +78,7 @@ def check_boxes(text: str) -> None:
         numbers = _numbers(match[2])
         if numbers is None or not _legal(numbers):
             raise ValueError(
-                f"its answer has the box [{match[2]}]; expected left, top, right, bottom in thousandths of the picture, 0 to {SCALE} "
+                f"its answer has the box [{match[2]}]; expected left, top, right, bottom in thousandths of the image, 0 to {SCALE} "
                 "(boxes in pixels are converted with boxes='pixels')"
             )
 
@@ -97,7 +97,7 @@ def _converted(width: int, height: int) -> Callable[[re.Match[str]], str]:
         numbers = _numbers(match[2])
         if numbers is None or not (0 <= numbers[0] <= numbers[2] <= width and 0 <= numbers[1] <= numbers[3] <= height):
             raise ValueError(
-                f"its answer has the box [{match[2]}], which is none within its picture of {width} x {height} pixels"
+                f"its answer has the box [{match[2]}], which is none within its image of {width} x {height} pixels"
             )
         return f"{match[1]}{list(to_thousandths(numbers, width, height))}"
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...benchmarks.captions import DIMENSIONS, Description, Segment
-from ...harness.lerobot_writer import PICTURES
-from ...policies.qwen_vla.conversation import Conversation, Picture, Turn, Video
+from ...harness.lerobot_writer import IMAGES
+from ...policies.qwen_vla.conversation import Conversation, Still, Turn, Video
 from ..samples import LanguageSample
 from .dataset import NothingActs
 from .errors import DataError
@@ -73,7 +73,7 @@ class CaptionDataset(NothingActs):
         if frames < 1:
             raise DataError(f"the captions of {folder} are to show {frames} frames; expected 1 or more")
         self.name = name or f"{Path(folder).resolve().name}/captions"
-        self._recorded = open_lerobot(folder, horizon=1, cameras={f"{PICTURES}{view}": view}, thresholds=thresholds)
+        self._recorded = open_lerobot(folder, horizon=1, cameras={f"{IMAGES}{view}": view}, thresholds=thresholds)
         self._view, self._frames, self._seed = view, frames, seed
         self._places = [
             place
@@ -136,19 +136,19 @@ class CaptionDataset(NothingActs):
         assert description is not None
         return description
 
-    def _shown(self, place: _Place) -> Picture | Video:
+    def _shown(self, place: _Place) -> Still | Video:
         samples = self._recorded.episodes[place.episode]
         segments = self._description(place.episode).segments
         if place.kind == "next":
-            return Picture(self._picture(samples[segments[place.segment + 1].begin]), view=self._view)
+            return Still(self._image(samples[segments[place.segment + 1].begin]), view=self._view)
         begin, end = 0, len(samples)
         if place.kind == "segment":
             begin, end = segments[place.segment].begin, segments[place.segment].end
         steps = np.unique(np.linspace(begin, end - 1, self._frames).round().astype(int))
         seconds = tuple(float(step - begin) / self._recorded.fps for step in steps)
-        return Video(np.stack([self._picture(samples[step]) for step in steps]), seconds)
+        return Video(np.stack([self._image(samples[step]) for step in steps]), seconds)
 
-    def _picture(self, sample: int) -> np.ndarray:
+    def _image(self, sample: int) -> np.ndarray:
         """``uint8[h, w, 3]``."""
         return self._recorded[sample].observation["images"][self._view][-1]
 

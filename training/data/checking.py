@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ...envs.errors import VlarigError
 from ...policies.qwen_vla.config import ModelConfig
-from ...policies.qwen_vla.conversation import Picture, Video
+from ...policies.qwen_vla.conversation import Still, Video
 from ...policies.qwen_vla.flow import Beta
 from ...policies.qwen_vla.inputs import InputBuilder
 from ..batches import Collator
@@ -71,11 +71,9 @@ def _check_dataset(dataset: Dataset, collator: Collator, samples: int) -> Iterat
         length = 0 if prompts is None else prompts.valid.numel()
         if length > _LONGEST_PROMPT:
             yield Problem(sample.name, f"its prompt has {length} tokens; expected {_LONGEST_PROMPT} at most")
-        for name, picture in _pictures(sample):
-            if picture.std() < _LEAST_CONTRAST:
-                yield Problem(
-                    sample.name, f"its picture {name!r} is of one colour; the frame was lost, or the camera is covered"
-                )
+        for name, image in _images(sample):
+            if image.std() < _LEAST_CONTRAST:
+                yield Problem(sample.name, f"its image {name!r} is of one colour; the frame was lost, or the camera is covered")
         if isinstance(sample, ActionSample):
             statistics = dataset.statistics[sample.embodiment.statistics_key].actions
             low, high = np.array(statistics.q01), np.array(statistics.q99)
@@ -92,10 +90,10 @@ def _check_dataset(dataset: Dataset, collator: Collator, samples: int) -> Iterat
                 )
 
 
-def _pictures(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
+def _images(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(sample, LanguageSample):
         for number, item in enumerate(sample.conversation.seen()):
-            if isinstance(item, Picture):
+            if isinstance(item, Still):
                 yield item.view or str(number), item.image
             elif isinstance(item, Video):
                 yield f"video {number}", item.frames

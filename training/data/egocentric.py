@@ -33,7 +33,7 @@ import numpy as np
 
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
-from ...envs.pictures import pil_bilinear
+from ...envs.images import pil_bilinear
 from ...policies.api import PolicyError
 from ...policies.qwen_vla.egocentric import (
     CHANNELS,
@@ -125,7 +125,7 @@ class HandSource(Protocol):
         """The hands in the frames from ``first`` to before ``stop``. Raises :class:`DataError` where they do not read."""
         ...
 
-    def picture(self, name: str, frame: int) -> np.ndarray:
+    def image(self, name: str, frame: int) -> np.ndarray:
         """The frame seen from the head, ``uint8[h, w, 3]``. Raises :class:`DataError` where it does not read."""
         ...
 
@@ -351,11 +351,11 @@ class HandDataset:
             actions, state = chunk_of(hands, episode.rate, self.horizon, self.eigengrasps)
         except PolicyError as error:
             raise DataError(f"{self.name}/{episode.name}, frame {frame}: {error}") from None
-        picture = self.source.picture(episode.name, frame)
-        if self.picture_height is not None and picture.shape[0] > self.picture_height:
-            width = max(round(picture.shape[1] * self.picture_height / picture.shape[0]), 1)
-            picture = pil_bilinear(np.ascontiguousarray(picture), self.picture_height, width)
-        observation = Observation(images={"ego": picture[None]}, state=state, instruction=words)
+        image = self.source.image(episode.name, frame)
+        if self.picture_height is not None and image.shape[0] > self.picture_height:
+            width = max(round(image.shape[1] * self.picture_height / image.shape[0]), 1)
+            image = pil_bilinear(np.ascontiguousarray(image), self.picture_height, width)
+        observation = Observation(images={"ego": image[None]}, state=state, instruction=words)
         return ActionSample(f"{self.name}/{episode.name}/{frame}", observation, REAL_HUMAN, actions, self.horizon)
 
 

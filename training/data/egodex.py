@@ -116,7 +116,7 @@ class EgoDex:
         with _opened(path) as file:
             return Hands(*(self._hand(file, path, side, slice(first, stop)) for side in ("left", "right")))
 
-    def picture(self, name: str, frame: int) -> np.ndarray:
+    def image(self, name: str, frame: int) -> np.ndarray:
         return read_frames(self._path(name).with_suffix(".mp4"), [frame])[0]
 
     def _path(self, name: str) -> Path:

@@ -107,7 +107,7 @@ class _Film:
             self._container.seek(max(0, round(second / self._base)), stream=self._stream)
             self._frames = self._container.decode(self._stream)
         if self._last is not None and abs(second - self._time(self._last)) < half:
-            return self._picture(self._last)
+            return self._image(self._last)
         for frame in self._frames:
             time = self._time(frame)
             if time < second - half:
@@ -117,14 +117,14 @@ class _Film:
                 raise EOFError(f"its nearest frame is at {time:.3f} s")
             if frame.is_corrupt:  # the decoder fills in what it cannot read, and says so here alone
                 raise EOFError("the frame is damaged")
-            return self._picture(frame)
+            return self._image(frame)
         self._last = None
         raise EOFError("it ends before")
 
     def close(self) -> None:
         self._container.close()
 
-    def _picture(self, frame: VideoFrame) -> np.ndarray:
+    def _image(self, frame: VideoFrame) -> np.ndarray:
         return self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
     def _time(self, frame: VideoFrame) -> float:

@@ -12,7 +12,7 @@ from ...envs.errors import not_importable
 from .errors import DataError, MissingFrames
 
 #: Endings of the images in a folder.
-PICTURES = (".jpg", ".jpeg", ".png")
+IMAGES = (".jpg", ".jpeg", ".png")
 
 #: A frame that is further ahead than this is reached by a new seek instead of decoding all before it.
 _SEEK_SECONDS = 4.0
@@ -22,7 +22,7 @@ def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
     """Frames by their index from 0, ``uint8[X, h, w, 3]`` in the order of ``indices``, which may repeat.
 
     Args:
-        path: A video of constant rate, or a folder of images (:data:`PICTURES`) whose names sort in the order of time.
+        path: A video of constant rate, or a folder of images (:data:`IMAGES`) whose names sort in the order of time.
         indices: ``X`` of them.
     """
     if not indices:
@@ -30,7 +30,7 @@ def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
     if min(indices) < 0:
         raise DataError(f"frame {min(indices)} of {path} is wanted, expected 0 or more")
     found = _from_folder(path, set(indices)) if path.is_dir() else _from_video(path, sorted(set(indices)))
-    shapes = {picture.shape for picture in found.values()}
+    shapes = {image.shape for image in found.values()}
     if len(shapes) > 1:
         raise DataError(f"frames of {path} differ in size: {sorted(shapes)}; scale them to one size")
     return np.stack([found[index] for index in indices])
@@ -48,7 +48,7 @@ def frame_rate(path: Path) -> float:
 def frame_count(path: Path) -> int:
     """Frames of a video as its index has them, or images in a folder, without decoding any."""
     if path.is_dir():
-        return len(_pictures(path))
+        return len(_images(path))
     with _opened(path) as container:
         stream = container.streams.video[0]
         return stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
@@ -79,7 +79,7 @@ def _opened(path: Path) -> Any:
         raise DataError(f"the video {path} does not open ({error}); check that it is there and whole") from None
     if not container.streams.video:
         container.close()
-        raise DataError(f"{path} has no video in it; name the file with the pictures")
+        raise DataError(f"{path} has no video in it; name the file with the images")
     return container
 
 
@@ -119,18 +119,18 @@ def _from_video(path: Path, wanted: list[int]) -> dict[int, np.ndarray]:
 def _from_folder(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
     from PIL import Image, UnidentifiedImageError
 
-    files = _pictures(path)
+    files = _images(path)
     if max(wanted) >= len(files):
-        raise DataError(f"the folder {path} has {len(files)} pictures, frame {max(wanted)} is wanted; is it whole?")
+        raise DataError(f"the folder {path} has {len(files)} images, frame {max(wanted)} is wanted; is it whole?")
     found = {}
     for index in sorted(wanted):
         try:
-            with Image.open(files[index]) as picture:
-                found[index] = np.asarray(picture.convert("RGB"))
+            with Image.open(files[index]) as image:
+                found[index] = np.asarray(image.convert("RGB"))
         except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"the picture {files[index]} does not read ({error}); is it whole?") from None
+            raise DataError(f"the image {files[index]} does not read ({error}); is it whole?") from None
     return found
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+def _images(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ...envs.embodiments import Embodiment
 from ...harness.screen import Screen
-from ...policies.qwen_vla.conversation import Picture, Video
+from ...policies.qwen_vla.conversation import Still, Video
 from ..samples import ActionSample, LanguageSample, Sample
 from .checking import spread
 from .dataset import Dataset
@@ -27,7 +27,7 @@ from .mixture import Mixture
 #: Height of an image on the page, in pixels.
 _HEIGHT = 160
 #: Most images of a sample on the page.
-_MOST_PICTURES = 8
+_MOST_IMAGES = 8
 #: Most sentences about broken samples of a dataset.
 _MOST_BROKEN = 12
 #: A plot's size, in points, and its colours (ColorBrewer's "Dark2" and "Set1", which differ in lightness too).
@@ -208,33 +208,33 @@ def _example(sample: Sample) -> dict[str, Any]:
         return {
             "name": sample.name,
             "turns": turns,
-            "pictures": [("", picture_text(image)) for image in images[:_MOST_PICTURES]],
+            "images": [("", image_text(image)) for image in images[:_MOST_IMAGES]],
         }
     views = [(tag, frame) for tag, frames in sample.observation["images"].items() for frame in frames]
     return {
         "name": sample.name,
         "robot": sample.embodiment.robot_tag,
         "instruction": sample.observation["instruction"],
-        "pictures": [(tag, picture_text(image)) for tag, image in views[:_MOST_PICTURES]],
+        "images": [(tag, image_text(image)) for tag, image in views[:_MOST_IMAGES]],
         "plots": _plots(sample),
         "size": _PLOT,
     }
 
 
-def _stills(item: Picture | Video) -> list[np.ndarray]:
+def _stills(item: Still | Video) -> list[np.ndarray]:
     """An image, or frames that are spread over a video, each ``uint8[h, w, 3]``."""
-    if isinstance(item, Picture):
+    if isinstance(item, Still):
         return [item.image]
-    count = min(len(item.frames), _MOST_PICTURES)
+    count = min(len(item.frames), _MOST_IMAGES)
     return list(item.frames[np.linspace(0, len(item.frames) - 1, count).round().astype(int)])
 
 
-def picture_text(image: np.ndarray, height: int = _HEIGHT) -> str:
+def image_text(image: np.ndarray, height: int = _HEIGHT) -> str:
     """A JPEG, at most that high in pixels, as a page's own text (base64)."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.thumbnail((4 * height, height))
+    small = Image.fromarray(np.ascontiguousarray(image))
+    small.thumbnail((4 * height, height))
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
+    small.save(data, "JPEG", quality=85)
     return base64.b64encode(data.getvalue()).decode()
 
 

@@ -35,7 +35,7 @@ from .families import Family
 from .film_reader import FilmReader
 from .lerobot_files import Meta, read_descriptions, read_meta
 from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
-from .lerobot_rows import check_times, episode_rows, picture_bytes, vectors
+from .lerobot_rows import check_times, episode_rows, image_bytes, vectors
 from .pseudo_actions import pseudo_actions
 from .stored_cleaning import stored_cleaning, thresholds_of
 
@@ -134,7 +134,7 @@ class _Numbers:
         seconds: ``float64[J]``, the frames' times from the episode's beginning.
         tasks: ``int64[J]``, the frames' tasks.
         films: Name of an image to its film, and the second at which the episode begins there.
-        pictures: Name of an image that is no film to its ``J`` files' bytes.
+        images: Name of an image that is no film to its ``J`` files' bytes.
         keypoints: ``float32[J, 12]``; ``None`` where the dataset has none.
     """
 
@@ -143,7 +143,7 @@ class _Numbers:
     seconds: np.ndarray
     tasks: np.ndarray
     films: Mapping[str, tuple[str, float]]
-    pictures: Mapping[str, Sequence[bytes]]
+    images: Mapping[str, Sequence[bytes]]
     keypoints: np.ndarray | None = None
 
     @property
@@ -151,7 +151,7 @@ class _Numbers:
         """Bytes."""
         arrays = (self.states, self.actions, self.seconds, self.tasks, self.keypoints)
         return sum(each.nbytes for each in arrays if each is not None) + sum(
-            len(file) for files in self.pictures.values() for file in files
+            len(file) for files in self.images.values() for file in files
         )
 
 
@@ -168,7 +168,7 @@ class LeRobotDataset:
         segmented: bool = False,
         every: int = 1,
         rest: int | None = None,
-        pictures: bool = True,
+        images: bool = True,
     ) -> None:
         """Use :func:`open_lerobot` instead."""
         for what, value in (("horizon", horizon), ("stride 'every'", every), ("number 'rest'", 1 if rest is None else rest)):
@@ -183,7 +183,7 @@ class LeRobotDataset:
         self.layout = layout
         self._horizon = horizon
         self.segmented = segmented
-        self._pictures = pictures
+        self._images = images
         self._every = every
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
         self._films = FilmReader()
@@ -253,8 +253,8 @@ class LeRobotDataset:
         frame = int(index - self._ends[place] + self._samples[place]) * self._every
         numbers = self._numbers(place)
         sample = self._sample(place, frame)
-        cameras = self.layout.cameras if self._pictures else {}
-        images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in cameras.items()}
+        cameras = self.layout.cameras if self._images else {}
+        images = {view: self._image(key, place, frame, numbers, sample)[None] for key, view in cameras.items()}
         if self.segmented:
             segment = next(each for each in self.segments(place) if frame < each.end)
             words, end = segment.label, segment.end
@@ -271,11 +271,11 @@ class LeRobotDataset:
 
     def keypoints(self, place: int) -> np.ndarray | None:
         """``float32[J, 12]`` of an episode, see :mod:`vlarig.envs.keypoints`; ``None`` where the dataset has none."""
-        return self._read(place, with_pictures=False).keypoints
+        return self._read(place, with_images=False).keypoints
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
         for place in np.flatnonzero(self._steps).tolist():
-            numbers = self._read(place, with_pictures=False)
+            numbers = self._read(place, with_images=False)
             yield numbers.actions if part == "actions" else numbers.states
 
     def task_and_steps(self, place: int) -> tuple[str, int]:
@@ -303,10 +303,10 @@ class LeRobotDataset:
     def _decodes(self, key: str, place: int, frame: int, numbers: _Numbers) -> bool:
         sample = self._sample(place, frame)
         try:
-            picture = self._decode(key, place, frame, numbers, sample)
+            image = self._decode(key, place, frame, numbers, sample)
         except DataError:
             return False
-        self._check_size(picture, key, sample)
+        self._check_size(image, key, sample)
         return True
 
     def segments(self, place: int) -> tuple[Segment, ...]:
@@ -326,36 +326,36 @@ class LeRobotDataset:
             )
         return self.meta.tasks[task]
 
-    def _picture(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
+    def _image(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
         """``uint8[h, w, 3]``."""
-        picture = self._decode(key, place, frame, numbers, sample)
-        self._check_size(picture, key, sample)
-        return picture
+        image = self._decode(key, place, frame, numbers, sample)
+        self._check_size(image, key, sample)
+        return image
 
     def _decode(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
         if key in numbers.films:
             path, begin = numbers.films[key]
             return self._films.read(path, begin + float(numbers.seconds[frame]), self.meta.fps, sample)
-        return _decoded(numbers.pictures[key][frame], key, self.meta.data_file(place), sample)
+        return _decoded(numbers.images[key][frame], key, self.meta.data_file(place), sample)
 
-    def _check_size(self, picture: np.ndarray, key: str, sample: str) -> None:
+    def _check_size(self, image: np.ndarray, key: str, sample: str) -> None:
         wanted = self.layout.sizes[key]
-        if picture.shape != wanted:
+        if image.shape != wanted:
             raise DataError(
-                f"{key} of {sample} in {self.meta.folder} has the shape {picture.shape}; info.json says {wanted}: correct one of them"
+                f"{key} of {sample} in {self.meta.folder} has the shape {image.shape}; info.json says {wanted}: correct one of them"
             )
 
     def _numbers(self, place: int) -> _Numbers:
         return self._kept.get(place) or self._kept.keep(place, self._read(place))
 
-    def _read(self, place: int, with_pictures: bool = True) -> _Numbers:
+    def _read(self, place: int, with_images: bool = True) -> _Numbers:
         meta, layout = self.meta, self.layout
         file, number = meta.data_file(place), int(meta.numbers[place])
         single = ["timestamp", "frame_index", "episode_index", "task_index"]
-        pictures = [key for key in layout.cameras if key not in meta.films] if with_pictures else []
+        images = [key for key in layout.cameras if key not in meta.films] if with_images else []
         numbers = [layout.action_key] * (not layout.from_states) + [layout.state_key] * bool(layout.embodiment.state_layout)
         pointed = meta.features.get(KEYPOINTS, {}).get("names") == list(NAMES)
-        names = [*numbers, *single, *pictures, *[KEYPOINTS] * pointed]
+        names = [*numbers, *single, *images, *[KEYPOINTS] * pointed]
         where = f"{file}, episode {number}"
         table = episode_rows(file, number, names, where)
         length = int(meta.lengths[place])
@@ -380,9 +380,9 @@ class LeRobotDataset:
             seconds=seconds[:steps],
             tasks=columns["task_index"].astype(np.int64)[:steps],
             films={key: meta.film(key, place) for key in layout.cameras if key in meta.films},
-            pictures={
-                key: [picture_bytes(each, file, f"{where}, frame {row}") for row, each in enumerate(cells.to_pylist()[:steps])]
-                for key, cells in ((key, table[key]) for key in pictures)
+            images={
+                key: [image_bytes(each, file, f"{where}, frame {row}") for row, each in enumerate(cells.to_pylist()[:steps])]
+                for key, cells in ((key, table[key]) for key in images)
             },
             keypoints=vectors(table, KEYPOINTS, range(len(NAMES)), len(NAMES), where)[:steps] if pointed else None,
         )
@@ -432,7 +432,7 @@ def _decoded(file: bytes, key: str, place: Path, sample: str) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(file)) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(io.BytesIO(file)) as image:
+            return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{key} of {sample} in {place} is no picture ({error}); leave the episode out") from None
+        raise DataError(f"{key} of {sample} in {place} is no image ({error}); leave the episode out") from None

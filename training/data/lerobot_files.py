@@ -69,7 +69,7 @@ class Meta:
     episode_tasks: Sequence[tuple[str, ...]]
 
     @property
-    def pictures(self) -> tuple[str, ...]:
+    def images(self) -> tuple[str, ...]:
         """Names of the features that are images."""
         return tuple(name for name, feature in self.features.items() if feature.get("dtype") in ("video", "image"))
 

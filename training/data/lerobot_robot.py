@@ -207,21 +207,21 @@ def _statistics(data: Any, file: Path) -> dict[str, DatasetStatistics]:
 
 
 def _views(meta: Meta, robot: Embodiment, cameras: Mapping[str, str] | None) -> dict[str, str]:
-    if not meta.pictures and not cameras:
+    if not meta.images and not cameras:
         return {}
-    known = ", ".join(meta.pictures) or "none"
+    known = ", ".join(meta.images) or "none"
     if not cameras:
         raise DataError(
-            f"{meta.folder} does not say which of its pictures ({known}) is which view ({', '.join(robot.cameras)}); give "
-            "cameras={PICTURE: VIEW, ...}"
+            f"{meta.folder} does not say which of its images ({known}) is which view ({', '.join(robot.cameras)}); give "
+            "cameras={IMAGE: VIEW, ...}"
         )
     for key, view in cameras.items():
-        if key not in meta.pictures:
-            raise DataError(f"{meta.folder} has no picture {key!r}; it has {known}")
+        if key not in meta.images:
+            raise DataError(f"{meta.folder} has no image {key!r}; it has {known}")
         if view not in robot.cameras:
             raise DataError(f"{robot.name} has no view {view!r} for {key}; it has {', '.join(robot.cameras)}")
     if len(set(cameras.values())) != len(cameras):
-        raise DataError(f"two pictures of {meta.folder} are to be the same view: {dict(cameras)}; name each view once")
+        raise DataError(f"two images of {meta.folder} are to be the same view: {dict(cameras)}; name each view once")
     return dict(cameras)
 
 

@@ -96,8 +96,8 @@ def check_times(seconds: np.ndarray, frames: np.ndarray, fps: float, where: str)
         )
 
 
-def picture_bytes(value: Any, file: Path, where: str) -> bytes:
+def image_bytes(value: Any, file: Path, where: str) -> bytes:
     """An image's file, out of a cell as LeRobot (by Hugging Face's datasets) stores it."""
     if isinstance(value, Mapping) and value.get("bytes"):
         return value["bytes"]
-    raise DataError(f"{where}: the picture is not in {file.name}; write the dataset with its pictures embedded")
+    raise DataError(f"{where}: the image is not in {file.name}; write the dataset with its images embedded")

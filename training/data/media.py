@@ -18,7 +18,7 @@ class MediaError(Exception):
     """An image or a video does not read: one clause that names the file."""
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """``uint8[h, w, 3]``; transparency is dropped.
 
     Raises:
@@ -28,9 +28,9 @@ def read_picture(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
-        raise MediaError(f"its picture {path} is missing") from None
+        raise MediaError(f"its image {path} is missing") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"its picture {path} does not read ({error})") from None
+        raise MediaError(f"its image {path} does not read ({error})") from None
 
 
 def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end: float | None = None) -> Video:
@@ -82,7 +82,7 @@ def read_frames(paths: Sequence[Path], seconds: Sequence[float]) -> Video:
     """
     if len(paths) != len(seconds) or not paths:
         raise MediaError(f"its video has {len(paths)} frames and {len(seconds)} times; expected as many, and one at least")
-    frames = [read_picture(path) for path in paths]
+    frames = [read_image(path) for path in paths]
     for path, frame in zip(paths, frames, strict=True):
         if frame.shape != frames[0].shape:
             raise MediaError(

@@ -104,8 +104,8 @@ def motion(suite: Suite, split: Split, seed: int, number: int, most: int) -> np.
     low, high = getattr(space, "low", None), getattr(space, "high", None)
     if low is None or high is None or not (np.isfinite(low).all() and np.isfinite(high).all()):
         return np.zeros((0, suite.embodiment.action_size), np.float32)
-    drawn = rng.uniform(low, high, (-(-most // HELD), len(low)))
-    return np.repeat(drawn, HELD, axis=0)[:steps].astype(np.float32)
+    sampled = rng.uniform(low, high, (-(-most // HELD), len(low)))
+    return np.repeat(sampled, HELD, axis=0)[:steps].astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -304,7 +304,7 @@ def _every(view: View, rng: np.random.Generator) -> Question | None:
     if not choices:
         return None
     by_number = _by_answer(choices, lambda query: _number(query, view))
-    query = _drawn(rng, by_number)[1]
+    query = _sampled(rng, by_number)[1]
     fitting = sorted((each for each in view.clear if query.fits(each)), key=lambda each: each.box)
     asking = _one(rng, ("Locate every {}.", "Find every {}.", "Point out every {}.")).format(query.words)
     return Question("every", f"{asking} {_FORMAT}", _boxes(view, fitting, query.words))
@@ -353,7 +353,7 @@ def _count(view: View, rng: np.random.Generator) -> Question | None:
     choices = [query for query in choices if query.kind not in UNCOUNTED]
     if not choices:
         return None
-    number, query = _drawn(rng, _by_answer(choices, lambda query: _number(query, view)))
+    number, query = _sampled(rng, _by_answer(choices, lambda query: _number(query, view)))
     text = _one(rng, ("How many {} are there?", "How many {} do you see?", "Count the {}."))
     return Question("count", text.format(query.plural), str(number))
 
@@ -381,7 +381,7 @@ def _exists(view: View, rng: np.random.Generator) -> Question | None:
     absent = _absent(view, rng)
     if not there or not absent:
         return None
-    answer, query = _drawn(rng, {"yes": there, "no": absent})
+    answer, query = _sampled(rng, {"yes": there, "no": absent})
     text = _one(rng, ("Is there {}?", "Do you see {}?")).format(_with_article(query.words))
     return Question("exists", text, answer)
 
@@ -480,7 +480,7 @@ def _by_answer(queries: Sequence[_Query], answer: Callable[[_Query], int]) -> di
     return found
 
 
-def _drawn(rng: np.random.Generator, by_answer: dict[T, list[_Query]]) -> tuple[T, _Query]:
+def _sampled(rng: np.random.Generator, by_answer: dict[T, list[_Query]]) -> tuple[T, _Query]:
     """First an answer, all alike, then a query that has it."""
     answer = list(by_answer)[rng.integers(len(by_answer))]
     return answer, by_answer[answer][rng.integers(len(by_answer[answer]))]

@@ -117,12 +117,12 @@ class RenderOptions:
             or (not self.questions and not self.instructions)
         ):
             raise DataError(
-                f"{self.scenes} scenes of the split {self.split!r} with seed {self.seed}, {self.questions} questions a picture, "
+                f"{self.scenes} scenes of the split {self.split!r} with seed {self.seed}, {self.questions} questions an image, "
                 f"{self.instructions} instructions and {self.motion} steps of motion were requested; expected one of "
                 f"{', '.join(SPLITS)}, no negative number, and 1 or more scenes, and questions or instructions"
             )
         if self.size is not None and not SMALLEST <= self.size <= LARGEST:
-            raise DataError(f"pictures of {self.size} x {self.size} pixels were requested; expected {SMALLEST} to {LARGEST}")
+            raise DataError(f"images of {self.size} x {self.size} pixels were requested; expected {SMALLEST} to {LARGEST}")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
                 snapshots = pool.run(_rendered, pool, source, shard)
                 if not any(each.snapshot.objects[view] for each in snapshots for view in each.snapshot.objects):
                     raise DataError(
-                        f"the adapter of suite {suite.name!r} does not say what its pictures show; write its describe()"
+                        f"the adapter of suite {suite.name!r} does not say what its images show; write its describe()"
                     )
                 size += _write(options, suite, expert, shard, snapshots)
                 scenes += len(shard)
@@ -274,8 +274,8 @@ def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruc
 def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, shard: range, seen: list[_Seen]) -> int:
     """Write a shard; its bytes."""
     embodiment = suite.embodiment
-    pictures = options.to / "pictures" / _name(shard)
-    pictures.mkdir(parents=True, exist_ok=True)
+    images = options.to / "pictures" / _name(shard)
+    images.mkdir(parents=True, exist_ok=True)
     lines: dict[Family, list[str]] = {}
     counts: Counter[str] = Counter()
     size = 0
@@ -290,19 +290,19 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
         name = "-".join(map(str, (each.scene, *moment)))
         views, paths = {}, {}
         for place, (view, frames) in enumerate(each.snapshot.frames.views.items()):
-            picture = frames[-1]
-            shown = views[view] = View(each.snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
+            image = frames[-1]
+            shown = views[view] = View(each.snapshot.objects.get(view, ()), image.shape[1], image.shape[0])
             found = questions(shown, rng(2 + place), options.questions)
             if not found and not options.instructions:
                 continue
-            file = pictures / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.{options.picture_format}"
-            size += _replace(file, _encoded(picture, options.picture_format))
-            paths[view] = f"../pictures/{pictures.name}/{file.name}"
+            file = images / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.{options.picture_format}"
+            size += _replace(file, _encoded(image, options.picture_format))
+            paths[view] = f"../pictures/{images.name}/{file.name}"
             for question in found:
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
         first = 2 + len(views)
-        drawn = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
-        tasks = [task and (_about(suite, expert, each.snapshot, task) if expert else task) for task in drawn]
+        sampled = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
+        tasks = [task and (_about(suite, expert, each.snapshot, task) if expert else task) for task in sampled]
         if tasks:
             tasks.append(own_task(views, each.snapshot.instruction, rng(first + len(tasks)), each.keypoints))
         pose = hand_pose(each.snapshot.state, embodiment.state_layout)
@@ -358,9 +358,9 @@ def _instruction_record(
     }
 
 
-def _encoded(picture: np.ndarray, picture_format: str) -> bytes:
+def _encoded(image: np.ndarray, picture_format: str) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, picture_format, **({"quality": 95} if picture_format == "jpeg" else {}))
+    Image.fromarray(image).save(buffer, picture_format, **({"quality": 95} if picture_format == "jpeg" else {}))
     return buffer.getvalue()
 
 

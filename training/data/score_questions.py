@@ -17,7 +17,7 @@ import numpy as np
 
 from ...policies.qwen_vla.answering import answers
 from ...policies.qwen_vla.checkpoint import LoadedPolicy
-from ...policies.qwen_vla.conversation import Picture, Turn, Video
+from ...policies.qwen_vla.conversation import Still, Turn, Video
 from ...policies.qwen_vla.inputs import InputBuilder
 from .captions import CaptionDataset
 from .errors import DataError
@@ -175,10 +175,10 @@ def _posed(dataset: VisionLanguageDataset, index: int) -> Posed:
     return Posed(dataset, index, name, tuple(map(str, shown)), question)
 
 
-def _painted(item: str | Picture | Video) -> str | Picture | Video:
+def _painted(item: str | Still | Video) -> str | Still | Video:
     if isinstance(item, str):
         return item
-    if isinstance(item, Picture):
+    if isinstance(item, Still):
         return replace(item, image=np.full_like(item.image, GREY))
     return replace(item, frames=np.full_like(item.frames, GREY))
 
@@ -205,10 +205,10 @@ def _read(file: Path, posed: dict[str, Posed], model: str, blind: bool) -> dict[
     for number, line in enumerate(whole.splitlines(), 1):
         answer = _line(line, f"{file} line {number}")
         if (answer.model, answer.blind) != (model, blind):
-            seen = "grey pictures" if answer.blind else "its pictures"
+            seen = "grey images" if answer.blind else "its images"
             raise DataError(
                 f"{file} holds answers of the model {answer.model!r} to {seen}, not of {model!r} to "
-                f"{'grey pictures' if blind else 'its pictures'}; name another file"
+                f"{'grey images' if blind else 'its images'}; name another file"
             )
         asked = posed[answer.name].question if answer.name in posed else None
         if asked is None or (asked.text, asked.answer) != (answer.question, answer.expected):

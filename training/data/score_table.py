@@ -51,10 +51,10 @@ def summarize(answers: Sequence[Answer]) -> list[Measured]:
         if measure == "right":
             interval = wilson_interval(round(sum(values)), len(values))
         else:
-            of_picture: dict[tuple[str, ...], list[float]] = defaultdict(list)
+            of_image: dict[tuple[str, ...], list[float]] = defaultdict(list)
             for each, value in zip(some, values, strict=True):
-                of_picture[each.pictures or (each.name,)].append(value)
-            clusters = np.array([(sum(inside), len(inside)) for inside in of_picture.values()], np.float64)
+                of_image[each.pictures or (each.name,)].append(value)
+            clusters = np.array([(sum(inside), len(inside)) for inside in of_image.values()], np.float64)
             interval = resampled_interval([clusters], np.random.default_rng(0))
         constant = None
         if measure == "right" and not any(boxes_in(each.expected) for each in some):

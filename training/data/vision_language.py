@@ -41,14 +41,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.conversation import Conversation, Mark, Picture, Turn, Video
+from ...policies.qwen_vla.conversation import Conversation, Mark, Still, Turn, Video
 from ..samples import LanguageSample
 from .boxes import SCALE, check_boxes, pixels_to_thousandths
 from .dataset import NothingActs
 from .errors import DataError
 from .families import FAMILIES, Family
 from .lines import Lines
-from .media import MediaError, read_frames, read_picture, read_video
+from .media import MediaError, read_frames, read_image, read_video
 
 #: LLaVA's names of the sides.
 _SIDES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
@@ -156,7 +156,7 @@ class VisionLanguageDataset(NothingActs):
         content = [part if isinstance(part, str) else self._seen(part, folder) for part in parts]
         return Turn(role, tuple(content))  # pyright: ignore[reportArgumentType]  # which Turn checks
 
-    def _seen(self, part: dict[str, Any], folder: Path) -> Picture | Video:
+    def _seen(self, part: dict[str, Any], folder: Path) -> Still | Video:
         kind = part["type"]
         path = part.get("path", part.get(kind))
         if kind == "image":
@@ -165,22 +165,22 @@ class VisionLanguageDataset(NothingActs):
             marks = part.get("marks", [])
             if not isinstance(marks, list):
                 raise ValueError(f"an image has the marks {marks!r:.80}; expected a list")
-            return Picture(read_picture(folder / path), part.get("frame"), part.get("view"), tuple(map(_mark, marks)))
+            return Still(read_image(folder / path), part.get("frame"), part.get("view"), tuple(map(_mark, marks)))
         rate = part.get("fps", self._fps)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0:
             raise ValueError(f"a video has the fps {rate!r}; expected more than 0")
         if isinstance(path, str):
             return read_video(folder / path, rate, self._max_frames, part.get("begin", 0.0), part.get("end"))
         if not isinstance(path, list) or not all(isinstance(each, str) for each in path):
-            raise ValueError(f"a video has the path {path!r}; expected a file, or a list of pictures")
+            raise ValueError(f"a video has the path {path!r}; expected a file, or a list of images")
         seconds = part.get("seconds", [number / rate for number in range(len(path))])
         if not isinstance(seconds, list) or len(seconds) != len(path):
-            raise ValueError(f"a video of {len(path)} pictures has the seconds {seconds!r:.80}; expected a list of as many")
+            raise ValueError(f"a video of {len(path)} images has the seconds {seconds!r:.80}; expected a list of as many")
         count = min(len(path), self._max_frames)
         kept = [number * len(path) // count for number in range(count)]
         return read_frames([folder / path[each] for each in kept], [seconds[each] for each in kept])
 
-    def _with_boxes(self, turn: Turn, seen: list[Picture | Video]) -> Turn:
+    def _with_boxes(self, turn: Turn, seen: list[Still | Video]) -> Turn:
         """An answer with its boxes in thousandths."""
         text = "".join(item for item in turn.content if isinstance(item, str))
         if turn.role != "assistant" or '"bbox_2d"' not in text:
@@ -188,10 +188,8 @@ class VisionLanguageDataset(NothingActs):
         if self._boxes == "thousandths":
             check_boxes(text)
             return turn
-        if len(seen) != 1 or not isinstance(seen[0], Picture):
-            raise ValueError(
-                f"its answer has a box in pixels, and it shows {len(seen)} pictures or videos; expected one picture"
-            )
+        if len(seen) != 1 or not isinstance(seen[0], Still):
+            raise ValueError(f"its answer has a box in pixels, and it shows {len(seen)} images or videos; expected one image")
         height, width = seen[0].image.shape[:2]
         return Turn(turn.role, (pixels_to_thousandths(text, width, height),))
 

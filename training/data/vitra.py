@@ -83,7 +83,7 @@ class Vitra:
             *(_hand(_field(data, side, name), f"{name}, the {side} hand", slice(first, stop)) for side in ("left", "right"))
         )
 
-    def picture(self, name: str, frame: int) -> np.ndarray:
+    def image(self, name: str, frame: int) -> np.ndarray:
         """A frame of the episode, out of the original video."""
         data = self._load(name)
         path, index = self._video(data, int(_field(data, "video_decode_frame", name)[frame]), name)

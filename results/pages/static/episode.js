@@ -3,7 +3,7 @@
 (() => {
   const { element } = vlarig;
   const byId = (id) => document.getElementById(id);
-  let drawn = "";
+  let rendered = "";
 
   const facts = (pairs) => element("dl", { class: "facts" }, ...pairs.filter(([, text]) => text !== null && text !== undefined && text !== "")
     .map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))));
@@ -23,7 +23,7 @@
 
   const yes = (value) => (value === null ? "not seen: the episode ended on success" : value ? "yes" : "no");
 
-  const drawResult = (episode) => {
+  const renderResult = (episode) => {
     const digest = (text) => element("code", {}, text);
     const spent = Object.entries(episode.seconds).filter(([name]) => name !== "total").map(([name, value]) => `${name} ${value.toFixed(2)} s`);
     byId("result").replaceChildren(facts([
@@ -44,14 +44,14 @@
     ]));
   };
 
-  const drawAttempts = (attempts) => {
+  const renderAttempts = (attempts) => {
     byId("attempts-section").hidden = !attempts.length;
     byId("attempts").replaceChildren(table("Failed attempts", "Attempts that failed for reasons that are not the policy's", ["Number", "Kind", "Message", "Worker", "Host", "When", "Given up"],
       attempts.map((each) => [String(each.number), each.kind, each.message, each.worker, each.host, each.written, each.gave_up ? "yes" : "no"])));
   };
 
   // The slider is where all meets: the film, the curves and the numbers of a step.
-  const drawActions = (run, task, key, episode, channels, values) => {
+  const renderActions = (run, task, key, episode, channels, values) => {
     const chunks = chunkStarts(episode.chunks);
     const slider = element("input", { type: "range", id: "step", min: 0, max: episode.steps, value: 0, step: 1 });
     const output = element("output", { for: "step" });
@@ -81,12 +81,12 @@
       element("div", { class: "film-buttons" },
         go("Previous chunk", (step) => chunks.findLast((first) => first < step) ?? 0), go("Back one step", (step) => step - 1),
         go("On one step", (step) => step + 1), go("Next chunk", (step) => chunks.find((first) => first > step) ?? episode.steps))));
-    drawFilm(run, key, task, episode, chunks, update, (player) => { follow = player; });
+    renderFilm(run, key, task, episode, chunks, update, (player) => { follow = player; });
     update(0);
-    drawTable(channels, values, chunks);
+    renderTable(channels, values, chunks);
   };
 
-  const drawFilm = (run, key, task, episode, chunks, update, use) => {
+  const renderFilm = (run, key, task, episode, chunks, update, use) => {
     const place = byId("film");
     if (!episode.film) {
       place.replaceChildren(element("p", {}, "This site has no film of the episode. Where the run is, this makes one: ", element("code", {}, `vlarig runs replay ${run.name} ${key}`)));
@@ -95,7 +95,7 @@
     use(vlarig.film(place, episode.film, episode.poster, `Film of ${task.label}, ${episode.outcome}`, episode.steps, chunks, update).seek);
   };
 
-  const drawTable = (channels, values, chunks) => {
+  const renderTable = (channels, values, chunks) => {
     const details = byId("actions-details");
     const begins = new Set(chunks);
     details.open = false;
@@ -107,7 +107,7 @@
     };
   };
 
-  const drawNeighbours = (run, task, list, index, key) => {
+  const renderNeighbours = (run, task, list, index, key) => {
     const link = (text, to) => (to === undefined || to < 0 || to >= list.initial_state.length ? null
       : element("a", { href: vlarig.episodeLink(run.id, `${key}/${list.initial_state[to]}/${list.repeat[to]}`) }, text));
     const failed = (step) => {
@@ -120,7 +120,7 @@
     ].filter(Boolean));
   };
 
-  const drawElsewhere = (runs, run, taskKey, key) => {
+  const renderElsewhere = (runs, run, taskKey, key) => {
     const others = runs.filter((other) => other.id !== run.id && other.tasks.includes(taskKey));
     byId("elsewhere").hidden = !others.length;
     byId("elsewhere").replaceChildren("The same episode in", ...others.map((other) => element("a", { href: vlarig.episodeLink(other.id, key) }, other.name)));
@@ -149,16 +149,16 @@
     throw new Error("the run changes all the time; load the page again");
   };
 
-  const draw = async () => {
+  const render = async () => {
     const { run: id, words } = vlarig.place();
     const here = `${id}/${words.join("/")}`;
-    if (here === drawn) return; // a finished episode does not change
+    if (here === rendered) return; // a finished episode does not change
     try {
       if (!id || words.length !== 6) throw new Error("the address names no episode");
       const found = await findWhole(id, words);
       await show(found, words.join("/"));
       vlarig.problem("");
-      drawn = found.episode.outcome === "error" ? "" : here;
+      rendered = found.episode.outcome === "error" ? "" : here;
     } catch (error) {
       vlarig.problem(`This episode cannot be shown: ${error.message}. Start from the first page.`);
     }
@@ -170,23 +170,23 @@
     vlarig.crumbs([run.name, run.page], [task.label, vlarig.taskLink(run.id, number)], [shown]);
     byId("lead").replaceChildren(vlarig.outcome(episode.outcome), ` – ${run.policy}. `, element("code", {}, ...vlarig.breakable(key)));
     vlarig.instruction(episode.instruction);
-    drawNeighbours(run, task, list, index, taskKey);
-    drawElsewhere(await vlarig.load("shared/runs.js"), run, taskKey, key);
-    drawAttempts(episode.attempts);
+    renderNeighbours(run, task, list, index, taskKey);
+    renderElsewhere(await vlarig.load("shared/runs.js"), run, taskKey, key);
+    renderAttempts(episode.attempts);
     const finished = episode.outcome !== "error";
     byId("film-section").hidden = byId("actions-section").hidden = !finished;
     if (!finished) {
       byId("result").replaceChildren(element("p", {}, "The episode was given up after its attempts failed for reasons that are not the policy's. It has no result and is no part of any rate; resume the run to try it again."));
       return;
     }
-    drawResult(episode);
+    renderResult(episode);
     const values = await vlarig.unpack(episode.actions);
     const known = run.channels[task.suite];
     const channels = values.map((_, channel) => known?.[channel] ?? { name: `channel ${channel + 1}`, unit: "" });
-    drawActions(run, task, key, episode, channels, values);
+    renderActions(run, task, key, episode, channels, values);
   };
 
-  draw();
-  window.addEventListener("hashchange", draw);
-  document.addEventListener("vlarig:changed", draw);
+  render();
+  window.addEventListener("hashchange", render);
+  document.addEventListener("vlarig:changed", render);
 })();

@@ -5,7 +5,7 @@
   const byId = (id) => document.getElementById(id);
   let listing = null;
 
-  const draw = async () => {
+  const render = async () => {
     const table = byId("flips");
     if (!table) return;
     try {
@@ -32,6 +32,6 @@
       byId("problem").textContent = `This list cannot be shown: ${error.message}.`;
     }
   };
-  draw();
-  document.addEventListener("vlarig:changed", draw);
+  render();
+  document.addEventListener("vlarig:changed", render);
 })();

@@ -5,8 +5,8 @@
   const PAGE = 50;
 
   // options: table, form, pager and status (elements); columns: [{ name, heading, number, value(row), cell(row) }]; keeps(row, form);
-  // drawn(rows), where it is given, gets the rows of the page that is shown.
-  vlarig.listing = ({ table, form, pager, status, columns, keeps, noun, drawn = () => {} }) => {
+  // rendered(rows), where it is given, gets the rows of the page that is shown.
+  vlarig.listing = ({ table, form, pager, status, columns, keeps, noun, rendered = () => {} }) => {
     const query = vlarig.place().query;
     let rows = [];
     let shown = [];
@@ -20,7 +20,7 @@
         descending = column === index ? !descending : false;
         column = index;
         page = 0;
-        draw();
+        render();
       });
       return element("th", { scope: "col", class: each.number ? "number" : null }, button);
     });
@@ -30,16 +30,16 @@
     const total = element("span", {});
     const turn = (text, target) => {
       const button = element("button", { type: "button" }, text);
-      button.addEventListener("click", () => { if (button.getAttribute("aria-disabled") !== "true") { page = target(); draw(); } });
+      button.addEventListener("click", () => { if (button.getAttribute("aria-disabled") !== "true") { page = target(); render(); } });
       return button;
     };
     const last = () => Math.max(0, Math.ceil(shown.length / PAGE) - 1);
     const back = turn("Previous", () => page - 1);
     const on = turn("Next", () => page + 1);
-    number.addEventListener("change", () => { page = Number(number.value || 1) - 1; draw(); });
+    number.addEventListener("change", () => { page = Number(number.value || 1) - 1; render(); });
     pager.replaceChildren(back, element("label", {}, "Page ", number), total, on);
 
-    const draw = () => {
+    const render = () => {
       const { value } = columns[column];
       shown = rows.filter((row) => keeps(row, form));
       shown.sort((one, other) => {
@@ -65,7 +65,7 @@
       pager.hidden = shown.length <= PAGE;
       const text = shown.length === rows.length ? `${vlarig.count(rows.length)} ${noun}` : `${vlarig.count(shown.length)} of ${vlarig.count(rows.length)} ${noun}`;
       if (status.textContent !== text) status.textContent = text;
-      drawn(part);
+      rendered(part);
       remember();
     };
 
@@ -86,7 +86,7 @@
       else field.value = query.get(field.name);
     }
     form.onsubmit = (event) => event.preventDefault();
-    form.oninput = () => { page = 0; draw(); };
-    return { show: (every) => { rows = every; draw(); } };
+    form.oninput = () => { page = 0; render(); };
+    return { show: (every) => { rows = every; render(); } };
   };
 })();

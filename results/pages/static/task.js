@@ -27,7 +27,7 @@
   };
 
   // The films of the episodes that are listed, each with its poster, which shows how it ended.
-  const drawFilms = (run, number, task, rows) => {
+  const renderFilms = (run, number, task, rows) => {
     const filmed = rows.filter((row) => row.film);
     byId("films-section").hidden = !filmed.length;
     byId("films").replaceChildren(...filmed.map((row) => {
@@ -58,7 +58,7 @@
     vlarig.crumbs([run.name, run.page], [task.label]);
   };
 
-  const draw = async () => {
+  const render = async () => {
     const { run: id, words } = vlarig.place();
     const number = Number(words[0]);
     try {
@@ -74,7 +74,7 @@
         shownFor = `${id}/${number}`;
         listing = vlarig.listing({
           table: byId("episodes"), form: byId("filters"), pager: byId("pager"), status: byId("count"), keeps, noun: "episodes",
-          columns: columnsFor(run, task, rows.some((row) => row.repeat)), drawn: (part) => drawFilms(run, number, task, part),
+          columns: columnsFor(run, task, rows.some((row) => row.repeat)), rendered: (part) => renderFilms(run, number, task, part),
         });
       }
       vlarig.problem("");
@@ -83,7 +83,7 @@
       vlarig.problem(`This list cannot be shown: ${error.message}. Start from the first page.`);
     }
   };
-  draw();
-  window.addEventListener("hashchange", draw);
-  document.addEventListener("vlarig:changed", draw);
+  render();
+  window.addEventListener("hashchange", render);
+  document.addEventListener("vlarig:changed", render);
 })();

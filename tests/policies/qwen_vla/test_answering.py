@@ -12,7 +12,7 @@ from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.answering import answer, answer_ids, answers
 from vlarig.policies.qwen_vla.backbone import hidden_states
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Picture, Turn, Video
+from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Batch, build
 from vlarig.policies.qwen_vla.prompt import IM_END
@@ -27,11 +27,11 @@ END = TOKENIZER.get_vocab()[IM_END]
 
 QUESTIONS = {
     "words": (Turn("user", ("Sure?",)),),
-    "a picture": (Turn("user", (Picture(PIXELS[0], view="ego"), "Where is the red cube?")),),
+    "an image": (Turn("user", (Still(PIXELS[0], view="ego"), "Where is the red cube?")),),
     "a video and a turn before": (
         Turn("user", (Video(PIXELS, (0.0, 0.5, 1.0)), "What moves?")),
         Turn("assistant", ("Nothing",)),
-        Turn("user", (Picture(PIXELS[1]), "And here?")),
+        Turn("user", (Still(PIXELS[1]), "And here?")),
     ),
 }
 
@@ -75,7 +75,7 @@ def continued(inputs, ids):
     )
 
 
-@pytest.mark.parametrize("name", ["words", "a picture"])
+@pytest.mark.parametrize("name", ["words", "an image"])
 def test_the_words_are_those_of_transformers_own_generation(model, name):
     turns = QUESTIONS[name]
     [(_, inputs)] = BUILDER.unanswered([Conversation((*turns, Turn("assistant", (".",))))])

@@ -1,4 +1,4 @@
-"""The backbone: its inputs, positions and pictures against transformers' own, loading, and that padding changes nothing."""
+"""The backbone: its inputs, positions and images against transformers' own, loading, and that padding changes nothing."""
 
 import copy
 
@@ -40,7 +40,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def reference(backbone):
-    """The same weights with transformers' own attention, one call for each picture."""
+    """The same weights with transformers' own attention, one call for each image."""
     other = copy.deepcopy(backbone)
     other.set_attn_implementation("sdpa")
     return other
@@ -185,7 +185,7 @@ def test_vision_tower_gives_what_transformers_gives(backbone, reference, name):
     torch.testing.assert_close(split, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_pictures_of_one_length_are_attended_to_in_one_call(backbone, monkeypatch):
+def test_images_of_one_length_are_attended_to_in_one_call(backbone, monkeypatch):
     calls = []
     attention = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
@@ -195,7 +195,7 @@ def test_pictures_of_one_length_are_attended_to_in_one_call(backbone, monkeypatc
     )
     inputs = batch([[(4, 6), (4, 4), 1, (2, 4, 4)], [(6, 4), (4, 4)]])
     image_features(backbone.model.visual, inputs.pixel_values, inputs.image_grid_thw)
-    assert calls == [(4, 2, 16, 16), (2, 2, 24, 16)]  # pictures, heads, patches, width; the tower has one block
+    assert calls == [(4, 2, 16, 16), (2, 2, 24, 16)]  # images, heads, patches, width; the tower has one block
 
 
 def test_vision_gradients_are_the_same_with_checkpointing(backbone):

@@ -272,7 +272,7 @@ def test_a_seed_beyond_64_bits_is_refused(seed: int) -> None:
         load("tiny", seed=seed)
 
 
-def test_a_presets_weights_are_drawn_on_the_cpu_and_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_presets_weights_are_sampled_on_the_cpu_and_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     places: list[str] = []
     made = checkpoint.build
     monkeypatch.setattr(

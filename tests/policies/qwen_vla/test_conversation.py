@@ -1,4 +1,4 @@
-"""Conversations: their text letter by letter, what of it is learned, and the size of their pictures.
+"""Conversations: their text letter by letter, what of it is learned, and the size of their images.
 
 The text of Qwen3.5's chat template is written out here: the template comes with the weights, from a hub. What it prints was compared
 for 3,000 random conversations (qwen3_5_think.jinja@c4142f2 and qwen3_5_think_training.jinja@fb9cb79 of huggingface/trl
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import Qwen2VLImageProcessorPil, Qwen3_5Tokenizer, Qwen3VLProcessor
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Picture, Turn, Video, fitted, segments
+from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video, fitted, segments
 from vlarig.policies.qwen_vla.prompt import IMAGE_PAD
 from vlarig.policies.qwen_vla.tokenizer import QWEN_TOKENS, VIDEO_PAD, encode, small_tokenizer
 from vlarig.policies.qwen_vla.vision import patchify
@@ -42,7 +42,7 @@ EMPTY = np.zeros((32, 32, 3), np.uint8)
 ANSWER = Turn("assistant", ("A cube.",))
 
 
-def asked(*content: str | Picture | Video) -> Conversation:
+def asked(*content: str | Still | Video) -> Conversation:
     return Conversation((Turn("user", content), ANSWER))
 
 
@@ -54,9 +54,9 @@ def test_the_text_is_that_of_qwens_chat_template() -> None:
     conversation = Conversation(
         (
             Turn("system", ("Be brief. ",)),
-            Turn("user", ("\nWhat ", "is on ", Picture(EMPTY), " the table? ")),
+            Turn("user", ("\nWhat ", "is on ", Still(EMPTY), " the table? ")),
             Turn("assistant", (" A cube.\n",)),
-            Turn("user", (Picture(EMPTY), Picture(EMPTY), "And here?")),
+            Turn("user", (Still(EMPTY), Still(EMPTY), "And here?")),
             Turn("assistant", ("Nothing.",)),
         )
     )
@@ -75,15 +75,15 @@ def test_the_text_is_that_of_qwens_chat_template() -> None:
 
 def test_frames_and_views_are_tagged() -> None:
     pad = "<|vision_start|><|image_pad|><|vision_end|>"
-    for picture, expected in (
-        (Picture(EMPTY), pad),
-        (Picture(EMPTY, frame=2), f"Frame 2: {pad}"),
-        (Picture(EMPTY, view="front left"), f"front left: {pad}"),
-        (Picture(EMPTY, frame=1, view="back"), f"Frame 1, back: {pad}"),
-        (Picture(EMPTY, view="ego"), f"<|ego_start|>{pad}<|ego_end|>"),
-        (Picture(EMPTY, frame=3, view="ego"), f"Frame 3: <|ego_start|>{pad}<|ego_end|>"),
+    for still, expected in (
+        (Still(EMPTY), pad),
+        (Still(EMPTY, frame=2), f"Frame 2: {pad}"),
+        (Still(EMPTY, view="front left"), f"front left: {pad}"),
+        (Still(EMPTY, frame=1, view="back"), f"Frame 1, back: {pad}"),
+        (Still(EMPTY, view="ego"), f"<|ego_start|>{pad}<|ego_end|>"),
+        (Still(EMPTY, frame=3, view="ego"), f"Frame 3: <|ego_start|>{pad}<|ego_end|>"),
     ):
-        assert text_of(asked("Look. ", picture)).startswith(f"<|im_start|>user\nLook. {expected}<|im_end|>")
+        assert text_of(asked("Look. ", still)).startswith(f"<|im_start|>user\nLook. {expected}<|im_end|>")
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -108,14 +108,14 @@ def test_videos_are_laid_out_as_by_transformers(count: int) -> None:
 @settings(deadline=None, max_examples=200)
 def test_parts_are_tokenised_as_the_whole(answer: str, question: str) -> None:
     """By the small tokenizer and by the rules of Qwen3.5's own, whose vocabulary is on a hub."""
-    conversation = Conversation((Turn("user", (question, Picture(EMPTY))), Turn("assistant", (answer,))) * 2)
+    conversation = Conversation((Turn("user", (question, Still(EMPTY))), Turn("assistant", (answer,))) * 2)
     parts = [text for text, _ in segments(conversation, [2, 2], 2)]
     for tokenizer in (SMALL, QWENS):
         assert [number for part in parts for number in encode(tokenizer, part)] == encode(tokenizer, "".join(parts))
 
 
 @pytest.mark.parametrize("size", [(48, 80), (333, 1001), (2000, 30), (1500, 1500)])
-def test_pictures_are_sized_and_cut_as_by_qwens_image_processor(size: tuple[int, int]) -> None:
+def test_images_are_sized_and_cut_as_by_qwens_image_processor(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     limits = Limits()
     processor = Qwen2VLImageProcessorPil(
@@ -125,7 +125,7 @@ def test_pictures_are_sized_and_cut_as_by_qwens_image_processor(size: tuple[int,
         image_std=[0.5] * 3,
     )
     expected = processor(images=[image], return_tensors="pt")
-    (mine,) = fitted(Picture(image), limits, 32, 2)
+    (mine,) = fitted(Still(image), limits, 32, 2)
     assert [1, mine.shape[1] // 16, mine.shape[2] // 16] == expected["image_grid_thw"][0].tolist()
     torch.testing.assert_close(patchify(torch.from_numpy(mine)), expected["pixel_values"], rtol=0, atol=1e-6)
 
@@ -166,33 +166,33 @@ def test_a_control_token_in_two_parts_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"holds '<\|im_end\|>'"):
         Turn("user", ("<|im", "_end|>"))
     with pytest.raises(PolicyError, match=r"holds '<\|im_end\|>'"):
-        Turn("user", ("<|im_", Picture(EMPTY, view="end|>")))
+        Turn("user", ("<|im_", Still(EMPTY, view="end|>")))
 
 
-def test_pictures_that_are_none_are_refused() -> None:
+def test_images_that_are_none_are_refused() -> None:
     for make, message in (
         (
-            lambda: Picture(EMPTY.astype(np.float32)),
-            r"a picture of a conversation is float32\[32, 32, 3\]; expected uint8\[height, width, 3\]",
+            lambda: Still(EMPTY.astype(np.float32)),
+            r"an image of a conversation is float32\[32, 32, 3\]; expected uint8\[height, width, 3\]",
         ),
         (
             lambda: Video(EMPTY, (0.0,)),
             r"a video of a conversation is uint8\[32, 32, 3\]; expected uint8\[frames, height, width, 3\]",
         ),
         (lambda: Video(EMPTY[None], ()), r"a video of 1 frames has times \[\]; expected one of 0 or more for each frame"),
-        (lambda: Picture(EMPTY, frame=0), "a picture is frame 0; expected 1 or more"),
-        (lambda: Picture(EMPTY, view=" "), "name the camera, or give no view"),
+        (lambda: Still(EMPTY, frame=0), "an image is frame 0; expected 1 or more"),
+        (lambda: Still(EMPTY, view=" "), "name the camera, or give no view"),
         (
-            lambda: Turn("assistant", ("Here: ", Picture(EMPTY))),
-            "a turn of the assistant shows a picture; only the user shows any",
+            lambda: Turn("assistant", ("Here: ", Still(EMPTY))),
+            "a turn of the assistant shows an image; only the user shows any",
         ),
-        (lambda: Turn("user", (EMPTY,)), "a turn of the user holds a ndarray; expected text, Picture or Video"),
+        (lambda: Turn("user", (EMPTY,)), "a turn of the user holds a ndarray; expected text, Still or Video"),
         (lambda: Limits(min_pixels=9, max_pixels=8), "expected min_pixels up to max_pixels"),
-        (lambda: fitted(Picture(np.zeros((1, 300, 3), np.uint8)), Limits(), 32, 2), "a picture of 1 x 300 pixels does not fit"),
+        (lambda: fitted(Still(np.zeros((1, 300, 3), np.uint8)), Limits(), 32, 2), "an image of 1 x 300 pixels does not fit"),
     ):
         with pytest.raises(PolicyError, match=message):
             make()
 
 
-def test_places_of_a_picture_are_its_tokens() -> None:
-    assert text_of(asked(Picture(EMPTY)), tokens=5).count(IMAGE_PAD) == 5
+def test_places_of_an_image_are_its_tokens() -> None:
+    assert text_of(asked(Still(EMPTY)), tokens=5).count(IMAGE_PAD) == 5

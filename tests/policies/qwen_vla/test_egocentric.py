@@ -26,9 +26,9 @@ ANGLES = (0.0, 1e-300, 1e-12, 1e-8, 1e-4, 0.1, 1.0, 2.5, np.pi - 1e-4, np.pi - 1
 
 
 def axes(count=50, seed=0):
-    drawn = np.random.default_rng(seed).normal(size=(count, 3))
-    drawn = np.concatenate((drawn, np.eye(3), -np.eye(3), [[1, 1, 0], [0, -1, 1]]))
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    sampled = np.random.default_rng(seed).normal(size=(count, 3))
+    sampled = np.concatenate((sampled, np.eye(3), -np.eye(3), [[1, 1, 0], [0, -1, 1]]))
+    return sampled / np.linalg.norm(sampled, axis=1, keepdims=True)
 
 
 def poses(count, seed=0):

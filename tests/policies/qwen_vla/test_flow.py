@@ -132,22 +132,22 @@ def times(sampler, count=200_000, seed=0):
 
 
 def test_the_sigmoid_normal_is_what_it_says():
-    drawn = times(SigmoidNormal())
-    assert drawn.mean() == pytest.approx(0.5, abs=0.002)
-    assert drawn.logit().std() == pytest.approx(1.0, abs=0.01)
-    assert (drawn < 0.25).double().mean() == pytest.approx(0.5 * (1 + math.erf(math.log(1 / 3) / math.sqrt(2))), abs=0.005)
+    sampled = times(SigmoidNormal())
+    assert sampled.mean() == pytest.approx(0.5, abs=0.002)
+    assert sampled.logit().std() == pytest.approx(1.0, abs=0.01)
+    assert (sampled < 0.25).double().mean() == pytest.approx(0.5 * (1 + math.erf(math.log(1 / 3) / math.sqrt(2))), abs=0.005)
     assert times(SigmoidNormal(mean=1.0, std=0.5)).logit().mean() == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize(("toward", "mean"), [("clean", 1 - 0.6 / 0.999), ("noise", 0.6 * 0.999 + 0.001)])
 def test_the_beta_sampler_is_dense_at_the_end_it_names(toward, mean):
-    drawn = times(Beta(toward=toward))
-    assert drawn.mean() == pytest.approx(mean, abs=0.003)  # the mean of Beta(1.5, 1) is 0.6
-    near_clean, near_noise = (drawn < 0.25).double().mean(), (drawn > 0.75).double().mean()
+    sampled = times(Beta(toward=toward))
+    assert sampled.mean() == pytest.approx(mean, abs=0.003)  # the mean of Beta(1.5, 1) is 0.6
+    near_clean, near_noise = (sampled < 0.25).double().mean(), (sampled > 0.75).double().mean()
     dense, sparse = (near_clean, near_noise) if toward == "clean" else (near_noise, near_clean)
     assert dense == pytest.approx(1 - 0.75**1.5, abs=0.01)
     assert sparse == pytest.approx(0.25**1.5, abs=0.01)
-    assert 0 <= drawn.min() < drawn.max() <= 1
+    assert 0 <= sampled.min() < sampled.max() <= 1
 
 
 def test_times_come_from_the_generator_alone_and_the_first_ones_do_not_depend_on_the_count():
@@ -387,7 +387,7 @@ def test_padded_entries_do_not_move_the_log_probability():
     assert (wider - recomputed).abs()[:3].min() > 1  # so there was something to leave out
 
 
-def test_the_one_stochastic_step_is_the_one_drawn_and_the_others_are_eulers():
+def test_the_one_stochastic_step_is_the_one_sampled_and_the_others_are_eulers():
     sde, steps = Sde(form="noise_one"), 4
     field, draws = Field(), draw(SEEDS, H, K, sde)
     step = torch.tensor([[0], [1], [2], [3]])
@@ -412,7 +412,7 @@ def test_a_chain_of_all_steps_joins_on():
 
 
 def test_one_of_all_noisy_steps_is_scored():
-    """The paper's words: the chunk is that of noise at every step, the log-probability that of the one step drawn."""
+    """The paper's words: the chunk is that of noise at every step, the log-probability that of the one step sampled."""
     field, paper, joint = Field(), Sde(form="score_one"), Sde(form="score_all")
     draws = draw(SEEDS, H, K, paper)
     assert draws.noisy.tolist() == [[0, 1, 2, 3]] * 4
@@ -449,7 +449,7 @@ def test_an_update_costs_as_many_passes_as_the_table_says(form):
 # --- chance ---
 
 
-def test_a_step_is_drawn_for_each_sample_or_for_the_batch():
+def test_a_step_is_sampled_for_each_sample_or_for_the_batch():
     own, shared = draw(range(40), H, K, Sde()), draw(range(40), H, K, Sde(drawn="batch"))
     assert set(own.scored.flatten().tolist()) == {0, 1, 2, 3}
     assert shared.scored.flatten().tolist() == [own.scored[0].item()] * 40

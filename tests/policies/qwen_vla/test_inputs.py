@@ -18,7 +18,7 @@ from vlarig.policies.api import PolicyError
 from vlarig.policies.conventions import embodiment_named
 from vlarig.policies.images import fit_image
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Picture, Turn, Video, fitted
+from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video, fitted
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted, prompted
 from vlarig.policies.qwen_vla.prompt import IMAGE_PAD, chat_text, embodiment_prompt
 from vlarig.policies.qwen_vla.tokenizer import encode, small_tokenizer, token_ids
@@ -31,7 +31,7 @@ BUILDER = InputBuilder(CONFIG, SMALL)
 HEIGHT, WIDTH = CONFIG.image_size
 
 
-def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def noise(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -39,17 +39,17 @@ def observation(instruction: str, **views: np.ndarray) -> Observation:
     return Observation(images=views, state=np.zeros(8, np.float32), instruction=instruction)
 
 
-#: Samples that differ in all that samples may differ in: robot, views, frames of a view, sizes of pictures.
+#: Samples that differ in all that samples may differ in: robot, views, frames of a view, sizes of images.
 SAMPLES = [
     prompted(
-        observation("put the red cube in the white tray", cam_left_wrist=picture(1)[None], ego=picture(0, 48, 80)[None]),
+        observation("put the red cube in the white tray", cam_left_wrist=noise(1)[None], ego=noise(0, 48, 80)[None]),
         TABLETOP_PANDA,
         16,
     ),
     Prompted(embodiment_prompt(WIDOWX_BRIDGE, "wave", 16)),
     prompted(
         observation(
-            "leave the room, turn left and stop", ego=np.stack([picture(2, 90, 120), picture(3, 90, 120), picture(4, 90, 120)])
+            "leave the room, turn left and stop", ego=np.stack([noise(2, 90, 120), noise(3, 90, 120), noise(4, 90, 120)])
         ),
         VLNCE_RXR,
         8,
@@ -62,7 +62,7 @@ def text_of(sample: Prompted) -> str:
     return chat_text(sample.text, [(tag, CONFIG.image_tokens()) for tag, _ in sample.views])
 
 
-def test_a_sequence_is_the_text_with_the_pictures_in_it() -> None:
+def test_a_sequence_is_the_text_with_the_images_in_it() -> None:
     for sample in SAMPLES:
         tags = [tag for tag, _ in sample.views]
         whole = text_of(sample)
@@ -73,10 +73,10 @@ def test_a_sequence_is_the_text_with_the_pictures_in_it() -> None:
 def test_views_follow_the_embodiments_order_and_histories_run_forward() -> None:
     assert [tag for tag, _ in SAMPLES[0].views] == ["ego", "cam_left_wrist"]
     assert [tag for tag, _ in SAMPLES[2].views] == ["ego"] * 3
-    np.testing.assert_array_equal(SAMPLES[2].views[0][1], picture(2, 90, 120))
+    np.testing.assert_array_equal(SAMPLES[2].views[0][1], noise(2, 90, 120))
 
 
-def test_a_batch_is_padded_on_the_right_and_its_pictures_stand_in_order() -> None:
+def test_a_batch_is_padded_on_the_right_and_its_images_stand_in_order() -> None:
     batch = BUILDER.build(SAMPLES)
     lengths = batch.valid.sum(dim=1).tolist()
     assert lengths == [len(encode(SMALL, text_of(sample))) for sample in SAMPLES]
@@ -123,14 +123,14 @@ def test_a_robot_without_cameras_and_a_task_family_are_in_the_text() -> None:
     assert sample.views == ()
 
 
-#: Conversations with pictures of other sizes than a policy's.
+#: Conversations with images of other sizes than a policy's.
 CONVERSATIONS = [
-    Conversation((Turn("user", (Picture(picture(7, 40, 100)), "What is it?")), Turn("assistant", ("A red cube.",)))),
+    Conversation((Turn("user", (Still(noise(7, 40, 100)), "What is it?")), Turn("assistant", ("A red cube.",)))),
     Conversation(
         (
-            Turn("user", (Video(np.stack([picture(8, 70, 70)] * 3), (0.0, 1.0, 2.0)), "What moves?")),
+            Turn("user", (Video(np.stack([noise(8, 70, 70)] * 3), (0.0, 1.0, 2.0)), "What moves?")),
             Turn("assistant", ("Nothing.",)),
-            Turn("user", (Picture(picture(9, 90, 40), frame=1), "And now?")),
+            Turn("user", (Still(noise(9, 90, 40), frame=1), "And now?")),
             Turn("assistant", ("The cube.",)),
         )
     ),
@@ -174,19 +174,19 @@ def test_prompts_and_conversations_are_the_same_alone_and_in_one_batch() -> None
 
 def test_a_conversation_that_is_too_long_is_refused() -> None:
     with pytest.raises(
-        PolicyError, match=r"has \d+ tokens, 78 of them for pictures and 0 for videos; the limit is 80, see Limits"
+        PolicyError, match=r"has \d+ tokens, 78 of them for images and 0 for videos; the limit is 80, see Limits"
     ):
         InputBuilder(CONFIG, SMALL, Limits(max_tokens=80)).build([CONVERSATIONS[0]])
 
 
-def test_a_batch_without_pictures_has_none() -> None:
+def test_a_batch_without_images_has_none() -> None:
     batch = BUILDER.build([SAMPLES[1], SAMPLES[1]])
     assert batch.pixel_values is None
     assert torch.equal(batch.positions[0, 0], torch.arange(batch.input_ids.shape[1]))
 
 
-def test_pictures_are_fitted_as_the_model_declares() -> None:
-    wide = Prompted(SAMPLES[0].text, (("ego", picture(5, HEIGHT, 2 * WIDTH)),))
+def test_images_are_fitted_as_the_model_declares() -> None:
+    wide = Prompted(SAMPLES[0].text, (("ego", noise(5, HEIGHT, 2 * WIDTH)),))
     fitted = {fit: InputBuilder(replace(CONFIG, image_fit=fit), SMALL).build([wide]).pixel_values for fit in ("pad", "crop")}
     assert fitted["pad"] is not None
     assert fitted["crop"] is not None
@@ -197,15 +197,15 @@ def test_pictures_are_fitted_as_the_model_declares() -> None:
 
 def test_what_is_unknown_is_refused() -> None:
     with pytest.raises(PolicyError, match="widowx_bridge has no view 'cam_left_wrist'; it has ego"):
-        prompted(observation("wave", cam_left_wrist=picture(0)[None]), WIDOWX_BRIDGE, 16)
+        prompted(observation("wave", cam_left_wrist=noise(0)[None]), WIDOWX_BRIDGE, 16)
     with pytest.raises(PolicyError, match=r"the view 'ego' has shape \[.*\]; expected frames"):
-        prompted(observation("wave", ego=picture(0)), WIDOWX_BRIDGE, 16)
+        prompted(observation("wave", ego=noise(0)), WIDOWX_BRIDGE, 16)
     with pytest.raises(PolicyError, match="ur10e has no view 'ego'; it has none"):
-        prompted(observation("wave", ego=picture(0)[None]), embodiment_named("ur10e"), 16)
+        prompted(observation("wave", ego=noise(0)[None]), embodiment_named("ur10e"), 16)
     with pytest.raises(PolicyError, match="there are no samples"):
         BUILDER.build([])
     with pytest.raises(PolicyError, match="unknown view 'back'"):
-        BUILDER.build([Prompted("wave.", (("back", picture(0)),))])
+        BUILDER.build([Prompted("wave.", (("back", noise(0)),))])
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
@@ -220,5 +220,5 @@ def test_a_tokenizer_of_another_model_is_refused() -> None:
 
 
 def test_the_state_goes_into_the_text() -> None:
-    sample = prompted(observation("wave", ego=picture(0)[None]), ROBOTWIN_ALOHA, 16, state=[0, 255])
+    sample = prompted(observation("wave", ego=noise(0)[None]), ROBOTWIN_ALOHA, 16, state=[0, 255])
     assert sample.text.endswith("task: state: [0, 255] wave.")

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.backbone import hidden_states
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Picture, Turn, Video
+from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
 from vlarig.policies.qwen_vla.language import language_loss
 from vlarig.policies.qwen_vla.model import build
@@ -27,7 +27,7 @@ PIXELS = RNG.integers(0, 256, (4, 40, 70, 3), np.uint8)
 
 SAMPLES = [
     Prompted("wave.", (("ego", PIXELS[0]),)),
-    Conversation((Turn("user", (Picture(PIXELS[1]), "What is this?")), Turn("assistant", ("A red cube on a table.",)))),
+    Conversation((Turn("user", (Still(PIXELS[1]), "What is this?")), Turn("assistant", ("A red cube on a table.",)))),
     Conversation(
         (
             Turn("system", ("Answer in one word.",)),

@@ -1,4 +1,4 @@
-"""Marks: a picture's tokens learn to say what is there, its role and its middle, and which of them the language model is to read."""
+"""Marks: an image's tokens learn to say what is there, its role and its middle, and which of them the language model is to read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 from vlarig.policies.qwen_vla.backbone import embed, hidden_states
 from vlarig.policies.qwen_vla.config import PRESETS, ModelConfig
-from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Picture, Turn
+from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Still, Turn
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Batch, QwenVla, build
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30)}
-SIDE = 64  # of a picture: 2 x 2 tokens
+SIDE = 64  # of an image: 2 x 2 tokens
 
 TOKENIZER = small_tokenizer()
 TINY = PRESETS["tiny"](tokens=token_ids(TOKENIZER))
@@ -24,7 +24,7 @@ VARIANTS = {"all tokens": TINY, "kept tokens": dataclasses.replace(TINY, kept_to
 
 
 def shown(named: str, places: dict[str, tuple[int, int]]) -> Conversation:
-    """A picture of squares at places, and a prompt that names one of them."""
+    """An image of squares at places, and a prompt that names one of them."""
     image = np.full((SIDE, SIDE, 3), 200, np.uint8)
     marks = []
     for colour, (x, y) in places.items():
@@ -32,11 +32,11 @@ def shown(named: str, places: dict[str, tuple[int, int]]) -> Conversation:
         marks.append(Mark(f"{colour} cube", x / SIDE, y / SIDE, "object" if colour == named else None))
     tokens = {(int(mark.x * 2), int(mark.y * 2)) for mark in marks}
     marks += [Mark(NOTHING, x / 2, y / 2) for x in (0, 1) for y in (0, 1) if (x, y) not in tokens]
-    picture = Picture(image, marks=tuple(marks))
-    return Conversation((Turn("user", (f"the {named} cube", picture)), Turn("assistant", ("yes",))))
+    still = Still(image, marks=tuple(marks))
+    return Conversation((Turn("user", (f"the {named} cube", still)), Turn("assistant", ("yes",))))
 
 
-#: Two pictures, each with a prompt for one of its squares and one for the other.
+#: Two images, each with a prompt for one of its squares and one for the other.
 ASKED = [
     shown(named, places)
     for places in ({"red": (10, 12), "blue": (44, 38)}, {"blue": (20, 22), "red": (56, 10)})
@@ -58,7 +58,7 @@ def learned(config: ModelConfig, steps: int) -> QwenVla:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_tokens_learn_the_names_the_role_and_the_middle(name: str) -> None:
-    """The role changes with the prompt, while the picture and all names in it stay."""
+    """The role changes with the prompt, while the image and all names in it stay."""
     config = VARIANTS[name]
     model, inputs = learned(config, 240), InputBuilder(config, TOKENIZER).build(ASKED)
     marks, head = inputs.marks, model.backbone.lm_head.weight
@@ -77,7 +77,7 @@ def test_tokens_learn_the_names_the_role_and_the_middle(name: str) -> None:
         assert embedded.objectness is not None
         assert torch.equal(embedded.objectness[marks.places] > 0, marks.present)
         kept = torch.zeros(len(embedded.places), dtype=torch.bool).index_fill(0, marks.places[marks.present], True)
-        assert torch.equal(embedded.places >= 0, kept)  # two squares in each picture
+        assert torch.equal(embedded.places >= 0, kept)  # two squares in each image
         rows_and_columns = embedded.positions[1:].flatten(1)[:, embedded.places[kept]].T
         starts = inputs.positions[1:].flatten(1)[:, embedded.places[kept]].T
         cells = torch.arange(len(kept))[kept] % 4
@@ -99,6 +99,6 @@ def test_what_the_language_model_says_teaches_its_layers_and_what_the_tower_says
 
 
 def test_without_marks_there_is_no_loss() -> None:
-    plain = Conversation((Turn("user", ("why?", Picture(np.zeros((SIDE, SIDE, 3), np.uint8)))), Turn("assistant", ("yes",))))
+    plain = Conversation((Turn("user", ("why?", Still(np.zeros((SIDE, SIDE, 3), np.uint8)))), Turn("assistant", ("yes",))))
     losses = build(TINY)(Batch(InputBuilder(TINY, TOKENIZER).build([plain])))
     assert (float(losses.marks.sum), float(losses.marks.count), float(losses.language.count)) == (0, 0, 2)

@@ -59,7 +59,7 @@ def test_what_is_beyond_the_quantiles_is_clipped_both_ways():
     share=st.floats(0, 1),
 )
 def test_the_round_trip_is_exact_to_rounding_within_the_quantiles(low, width, share):
-    statistics = Statistics((low,), (low + width,), "drawn")
+    statistics = Statistics((low,), (low + width,), "sampled")
     value = np.clip(low + share * width, low, low + width)
     (back,) = denormalize(normalize(np.array([value]), statistics), statistics)
     assert abs(back - value) <= 4 * EPSILON * (abs(low) + width)

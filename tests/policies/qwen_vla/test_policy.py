@@ -77,7 +77,7 @@ def replace_seed(content: int, seed: int) -> Request:
     return dataclasses.replace(request(content), seed=seed)
 
 
-def test_pictures_matter(policy: QwenVlaPolicy) -> None:
+def test_images_matter(policy: QwenVlaPolicy) -> None:
     seen, other = request(1), request(1)
     other.observation["images"]["ego"] = 255 - other.observation["images"]["ego"]
     assert np.abs(policy.act([seen])[0].actions - policy.act([other])[0].actions).max() > 1e-5
@@ -443,7 +443,7 @@ def test_the_comparison_covers_single_samples_batches_and_padding(policy: QwenVl
     assert seen == {(1, False), (2, True)}
 
 
-def test_the_comparison_shows_pictures_although_a_robot_has_no_cameras() -> None:
+def test_the_comparison_shows_images_although_a_robot_has_no_cameras() -> None:
     bundle = trained_bundle()
     blind = dataclasses.replace(LIBERO_PANDA, name="blind", cameras={})
     robots = {"blind": blind, **bundle.description.embodiments}

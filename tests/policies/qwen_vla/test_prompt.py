@@ -57,7 +57,7 @@ TASKS = {
 
 
 def sequence(embodiment: Embodiment, instruction: str, chunk_size: int, history: int = 1) -> str:
-    """The whole sequence through all cameras, with two places for each picture."""
+    """The whole sequence through all cameras, with two places for each image."""
     views = [(tag, 2) for tag in embodiment.cameras for _ in range(history)]
     return chat_text(embodiment_prompt(embodiment, instruction, chunk_size), views)
 
@@ -79,7 +79,7 @@ def test_no_two_action_types_share_a_prompt() -> None:
     assert "Mobile ALOHA (joint control) with dual arms, and mobile base." in embodiment_prompt(ROBOTWIN_ALOHA, "wave", 16)
 
 
-def test_the_six_arms_of_the_language_action_data_have_their_joints_and_no_pictures() -> None:
+def test_the_six_arms_of_the_language_action_data_have_their_joints_and_no_images() -> None:
     """Section 3.2.3 names them in this order, and 50 Hz."""
     assert [(each.robot_tag, each.action_size) for each in LANGUAGE_ACTION] == [
         ("Franka Panda (joint control)", 8),

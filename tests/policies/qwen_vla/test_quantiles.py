@@ -25,7 +25,7 @@ def exact_quantiles(trajectories: Iterable[np.ndarray], fractions: tuple[float, 
 
 def check(*trajectories: np.ndarray, fractions: tuple[float, ...] = (0.01, 0.99)) -> None:
     """The quantiles are numpy's of all steps in float64, to the bit; a negative zero counts as zero."""
-    ours = exact_quantiles(list(trajectories), fractions, "drawn")
+    ours = exact_quantiles(list(trajectories), fractions, "sampled")
     theirs = np.quantile(np.concatenate(trajectories, dtype=np.float64), fractions, axis=0)
     np.testing.assert_array_equal((ours + 0.0).view(np.uint64), (theirs + 0.0).view(np.uint64))
 

@@ -1,4 +1,4 @@
-"""Weights in a file that processes share: read or drawn once, the same in each, and in memory once."""
+"""Weights in a file that processes share: read or sampled once, the same in each, and in memory once."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def ours() -> LiberoEnv:
     return LiberoEnv()
 
 
-def test_drawing_less_changes_nothing_upstream(ours: LiberoEnv) -> None:
-    """Here upstream draws at every step, as it does for the evaluators; in the contract kit only where images are compared."""
+def test_rendering_less_changes_nothing_upstream(ours: LiberoEnv) -> None:
+    """Here upstream renders at every step, as it does for the evaluators; in the contract kit only where images are compared."""
     suite, _, task, _, initial_state, _ = SHORTEST.split("|")
     episode = wanted(suite, task, int(initial_state))
     steps = parity(ours, LiberoEvaluator(episode), episode, RECORDED[SHORTEST], throughout=True)
@@ -76,8 +76,8 @@ def test_a_stove_glows_in_the_frame_in_which_upstream_shows_it(ours: LiberoEnv) 
     assert [count > dark + 20 for count in redness] == [False, False, True, True, True, False]
 
 
-def test_a_placement_that_fails_is_drawn_again(ours: LiberoEnv) -> None:
-    """Upstream loads the task again when its samplers find no place; here the first try of both is made to fail after its draws."""
+def test_a_placement_that_fails_is_sampled_again(ours: LiberoEnv) -> None:
+    """Upstream loads the task again when its samplers find no place; here the first try of both is made to fail after its samples."""
     episode = wanted("libero_10", SUITES["libero_10"].tasks[3].name, 2)
     theirs = LiberoEvaluator(episode)
     ours.open(episode, Needs(images=False))

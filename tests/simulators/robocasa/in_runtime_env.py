@@ -209,12 +209,12 @@ def test_starvla_looks_for_success_at_the_end_of_a_chunk_alone(env: RobocasaEnv)
     assert [step.success_at_end for step in steps] == [False] * 11 + [True]
 
 
-def test_nothing_is_drawn_between_frames_and_envs_share_what_draws(env: RobocasaEnv) -> None:
+def test_nothing_is_rendered_between_frames_and_envs_share_what_renders(env: RobocasaEnv) -> None:
     other = env.sibling()
     alone = env.open(episode(), Needs()).frames.views["ego"][-1]
-    with patch.object(SharedCanvas, "draw", autospec=True, side_effect=SharedCanvas.draw) as drawn:
+    with patch.object(SharedCanvas, "render", autospec=True, side_effect=SharedCanvas.render) as rendered:
         env.step_chunk(hold(env, 8))
-    assert drawn.call_count == 1
+    assert rendered.call_count == 1
     theirs = other.open(episode(CLOSING[0]), Needs()).frames.views["ego"][-1]
     assert np.mean(alone != theirs) > 0.3
     np.testing.assert_array_equal(env.open(episode(), Needs()).frames.views["ego"][-1], alone)
@@ -223,7 +223,7 @@ def test_nothing_is_drawn_between_frames_and_envs_share_what_draws(env: Robocasa
 
 def test_another_size_than_upstreams_is_refused(env: RobocasaEnv) -> None:
     env.open(episode(), BLIND)
-    with pytest.raises(VlarigError, match=r"'ego' was requested in 224 x 224, and upstream's picture has 256 x 256"):
+    with pytest.raises(VlarigError, match=r"'ego' was requested in 224 x 224, and upstream's image has 256 x 256"):
         env.render_view(Camera("ego", 224, 224))
 
 

@@ -90,14 +90,14 @@ def test_what_was_not_prepared_is_rehearsed_and_begins_alike(env: RobotwinEnv) -
     assert env.open(episode(), BLIND).state_digest == env.open(episode(**prepared), BLIND).state_digest
 
 
-def test_nothing_is_drawn_between_frames(env: RobotwinEnv) -> None:
+def test_nothing_is_rendered_between_frames(env: RobotwinEnv) -> None:
     env.open(episode(**FOUND), Needs())
     with (
-        patch.object(SharedCamera, "picture", autospec=True, side_effect=SharedCamera.picture) as pictures,
+        patch.object(SharedCamera, "image", autospec=True, side_effect=SharedCamera.image) as images,
         patch.object(sapien.Scene, "update_render", autospec=True, side_effect=sapien.Scene.update_render) as updates,
     ):
         env.step_chunk(hold(env, 16))
-    assert (pictures.call_count, updates.call_count) == (3, 3)
+    assert (images.call_count, updates.call_count) == (3, 3)
 
 
 def test_a_wrist_camera_moves_with_its_arm_and_the_head_does_not(env: RobotwinEnv) -> None:
@@ -127,7 +127,7 @@ def test_the_randomised_scenes_differ_by_seed_in_light_clutter_and_texture(env: 
 
 
 def test_flickering_lights_do_not_depend_on_frames(env: RobotwinEnv) -> None:
-    """Upstream draws them anew whenever it looks; here each physics step does, and a frame more or less changes nothing."""
+    """Upstream renders them anew whenever it looks; here each physics step does, and a frame more or less changes nothing."""
     begun = episode(suite=ROBOTWIN_HARD, **FOUND)
     lights: list[np.ndarray] = []
     for needs in (Needs(images=False), Needs(every_frame=True)):

@@ -32,9 +32,9 @@ def env() -> BridgeEnv:
     return BridgeEnv()
 
 
-def test_things_are_described_where_the_picture_shows_them(env: BridgeEnv) -> None:
+def test_things_are_described_where_the_image_shows_them(env: BridgeEnv) -> None:
     snapshot = env.open(episode(CUBES, 0), Needs(objects=True))
-    picture = snapshot.frames.views["ego"][-1].astype(int)
+    image = snapshot.frames.views["ego"][-1].astype(int)
     green, yellow = (
         next(each for each in snapshot.objects["ego"] if each.name == f"{colour} block") for colour in ("green", "yellow")
     )
@@ -43,7 +43,7 @@ def test_things_are_described_where_the_picture_shows_them(env: BridgeEnv) -> No
         (yellow, lambda red, green, blue: red > blue + 20),
     ):
         left, top, right, bottom = each.box
-        assert is_coloured(*picture[round((top + bottom) / 2), round((left + right) / 2)])
+        assert is_coloured(*image[round((top + bottom) / 2), round((left + right) / 2)])
         assert each.visible > 0.9
     assert {each.name: each.role for each in snapshot.objects["ego"]} == {"green block": "object", "yellow block": "goal"}
 
@@ -159,10 +159,10 @@ def test_the_photograph_lies_behind(env: BridgeEnv, task: str, photograph: str) 
     from vlarig.envs.simpler.upstream import assets_folder
 
     protocol = replace(CHUNKED, cameras=(Camera("ego", 480, 640),))
-    picture = env.open(replace(episode(task, 0), protocol=protocol), Needs()).frames.views["ego"][-1]
+    image = env.open(replace(episode(task, 0), protocol=protocol), Needs()).frames.views["ego"][-1]
     folder = assets_folder() / "data" / "tasks" / "bridge_v2_real2sim_dataset" / "real_inpainting"
     behind = cv2.resize(cv2.cvtColor(cv2.imread(str(folder / photograph)), cv2.COLOR_BGR2RGB), (640, 480))
-    differs = (picture != behind).any(axis=-1)
+    differs = (image != behind).any(axis=-1)
     assert not differs[:, :150].any()
     assert not differs[400:].any()
     assert differs[:40].any(), "the robot reaches in from above"

@@ -62,8 +62,8 @@ def test_where_things_come_to_rest(ours: BridgeEnv, task: tuple[str, ManiSkillEv
             np.testing.assert_array_equal(mine, yours)
 
 
-def test_drawing_less_changes_nothing_upstream(ours: BridgeEnv) -> None:
-    """Here upstream draws at every step, as it does for the evaluators; in the contract kit only where images are compared."""
+def test_rendering_less_changes_nothing_upstream(ours: BridgeEnv) -> None:
+    """Here upstream renders at every step, as it does for the evaluators; in the contract kit only where images are compared."""
     episode = wanted("put_carrot_on_plate", 10)
     theirs = ManiSkillEvaluator(episode)
     parity(ours, theirs, episode, sample_actions(ours.embodiment, np.random.default_rng(0), 4), throughout=True)

@@ -41,7 +41,7 @@ def env() -> TabletopEnv:
 
 
 def test_each_object_is_described_by_its_own_pixels(env: TabletopEnv) -> None:
-    """Against the picture itself: recolouring one object changes pixels in its box alone, up to the box's sides."""
+    """Against the image itself: recolouring one object changes pixels in its box alone, up to the box's sides."""
     wanted = episode("pick_into", 0)
     snapshot = env.open(wanted, Needs(objects=True))
     before = snapshot.frames.views["ego"][-1].astype(int)
@@ -127,10 +127,10 @@ def test_a_randomized_episode_is_a_function_of_its_key(env: TabletopEnv) -> None
     states = [digest(each, wanted, BLIND) for each in (TabletopEnv(), env, env.sibling())]
     assert len(set(states)) == 1
     shared = env.sibling()
-    pictures = [first_frame(each, wanted) for each in (TabletopEnv(), env, shared)]
+    images = [first_frame(each, wanted) for each in (TabletopEnv(), env, shared)]
     first_frame(shared, randomized("stack", 3, 1))
-    assert all(np.array_equal(picture, pictures[0]) for picture in (*pictures[1:], first_frame(env, wanted)))
-    assert not np.array_equal(first_frame(env, randomized("stack", 3, 1)), pictures[0])
+    assert all(np.array_equal(image, images[0]) for image in (*images[1:], first_frame(env, wanted)))
+    assert not np.array_equal(first_frame(env, randomized("stack", 3, 1)), images[0])
     assert digest(env, randomized("stack", 3, 1), BLIND) != states[0]
 
 
@@ -163,17 +163,17 @@ def test_randomization_leaves_no_trace(env: TabletopEnv) -> None:
 
 
 def test_every_randomized_view_is_lit_and_shows_the_objects(env: TabletopEnv) -> None:
-    """In the ego view each object has some pixels of a colour of its own: as much of it is drawn as without the others in the way."""
+    """In the ego view each object has some pixels of a colour of its own: as much of it is rendered as without others in the way."""
     for number in range(12):
         env.open(randomized("pick_into", number), BLIND)
-        picture = env.render_view(Camera("ego", 128, 128))
-        assert 50 < picture.mean() < 215
+        image = env.render_view(Camera("ego", 128, 128))
+        assert 50 < image.mean() < 215
         for name, body in env._bodies.items():
             kept = env._model.geom_rgba.copy()
             env._model.geom_rgba[env._geoms_of(body), 3] = 0.0
             without = env.render_view(Camera("ego", 128, 128))
             env._model.geom_rgba[:] = kept
-            assert (np.abs(picture.astype(int) - without).max(-1) > 20).sum() >= 15, (number, name)
+            assert (np.abs(image.astype(int) - without).max(-1) > 20).sum() >= 15, (number, name)
 
 
 SPOTS = {"red cube": (-0.1, -0.2), "blue cube": (-0.1, 0.2), "red cylinder": (0.1, -0.2), "blue cylinder": (0.1, 0.2)}

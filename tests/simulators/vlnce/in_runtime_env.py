@@ -130,7 +130,7 @@ def test_objects_are_found_and_people_followed_and_who_stays_does_neither(suite:
         assert not result.snapshot.outcome.final
 
 
-def test_what_is_on_the_left_is_on_the_left_and_the_picture_stands_upright() -> None:
+def test_what_is_on_the_left_is_on_the_left_and_the_image_stands_upright() -> None:
     canvas = Canvas()
     scene = HOUSES[0]
     world = LiteWorld(scene, DEFAULT_AGENT, canvas)
@@ -151,7 +151,7 @@ def test_what_is_on_the_left_is_on_the_left_and_the_picture_stands_upright() -> 
 
 
 def test_a_texture_by_basis_universal_is_seen(tmp_path: Path) -> None:
-    """A house with one of its pictures packed, as Matterport3D's houses come for habitat."""
+    """A house with one of its images packed, as Matterport3D's houses come for habitat."""
     with np.load(Path(__file__).parents[2] / "envs" / "data" / "basis.npz") as kept:
         packed, pixels = kept["mipmaps_file"].tobytes(), kept["mipmaps"]
     content = HOUSES[0].read_bytes()
@@ -168,16 +168,16 @@ def test_a_texture_by_basis_universal_is_seen(tmp_path: Path) -> None:
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(numbers), b"BIN\0") + numbers
     scene = tmp_path / "house.glb"
     scene.write_bytes(struct.pack("<4s2I", b"glTF", 2, 12 + len(chunks)) + chunks)
-    parts, pictures = read_scan(scene)
+    parts, images = read_scan(scene)
     plain = read_scan(HOUSES[0])
-    assert len(parts) == len(plain[0]) and len(pictures) == len(plain[1])
-    assert sum(np.array_equal(picture, pixels) for picture in pictures) == 1
+    assert len(parts) == len(plain[0]) and len(images) == len(plain[1])
+    assert sum(np.array_equal(image, pixels) for image in images) == 1
     scene.write_bytes(scene.read_bytes().replace(packed[77:200], bytes(123)))
     with pytest.raises(VlarigError, match=r"the scene .*house.glb cannot be read"):
         read_scan(scene)
 
 
-def test_pictures_do_not_depend_on_what_was_drawn_before_nor_on_the_canvas() -> None:
+def test_images_do_not_depend_on_what_was_rendered_before_nor_on_the_canvas() -> None:
     one, other = Canvas(), Canvas()
     first = LiteWorld(HOUSES[1], DEFAULT_AGENT, one)
     at = first.surface.snap(np.array([3, 0, -4], np.float32))

@@ -64,5 +64,5 @@ def test_a_box_that_is_none_is_named(box) -> None:
 def test_pixels_are_converted_where_they_are_written() -> None:
     answer = 'There: {"bbox_2d": [10, 20, 30, 40], "label": "x"}'
     assert pixels_to_thousandths(answer, 100, 200) == 'There: {"bbox_2d": [100, 100, 300, 200], "label": "x"}'
-    with pytest.raises(ValueError, match="none within its picture of 25 x 200 pixels"):
+    with pytest.raises(ValueError, match="none within its image of 25 x 200 pixels"):
         pixels_to_thousandths(answer, 25, 200)

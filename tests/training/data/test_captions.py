@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_data import described, record_dataset
-from lerobot_pictures import LENGTHS, TASKS, shown
+from lerobot_images import LENGTHS, TASKS, shown
 from score_means import means_of
 
-from vlarig.policies.qwen_vla.conversation import Picture, Turn, Video
+from vlarig.policies.qwen_vla.conversation import Still, Turn, Video
 from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.mixture_file import read_mixture
@@ -30,8 +30,8 @@ def asked_of(turns: Sequence[Turn]) -> tuple[str, bytes]:
     """The words of the last turn, and what it shows."""
     (seen, words) = turns[-1].content
     assert isinstance(words, str)
-    assert isinstance(seen, Picture | Video)
-    return words, (seen.image if isinstance(seen, Picture) else seen.frames).tobytes()
+    assert isinstance(seen, Still | Video)
+    return words, (seen.image if isinstance(seen, Still) else seen.frames).tobytes()
 
 
 def test_questions_show_what_they_are_about(demos: Path) -> None:
@@ -43,8 +43,8 @@ def test_questions_show_what_they_are_about(demos: Path) -> None:
             sample = dataset[4 * episode + number]
             assert sample.name == f"demos/captions/{episode}/{kind}"
             (seen,) = sample.conversation.seen()
-            assert isinstance(seen, Picture if kind == "next/1" else Video)
-            frames = [seen.image] if isinstance(seen, Picture) else list(seen.frames)
+            assert isinstance(seen, Still if kind == "next/1" else Video)
+            frames = [seen.image] if isinstance(seen, Still) else list(seen.frames)
             found = [shown(frame) for frame in frames]
             assert {(of, view) for of, _, view in found} == {(episode, 0)}
             steps = [step for _, step, _ in found]

@@ -113,7 +113,7 @@ class Odd(Motions):
 
 def test_what_a_model_would_misread_is_named() -> None:
     found = sentences(Odd("odd", count=6))
-    assert "odd/1: its picture 'ego' is of one colour" in found[0]
+    assert "odd/1: its image 'ego' is of one colour" in found[0]
     assert "odd/2" in found[1]
     assert "control token" in found[1]
     assert "odd/3" in found[2]

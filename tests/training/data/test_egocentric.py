@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from drawn_hands import AXES, joint_rotations, write_egodex, write_vitra
 from recordings import film, frame_shown
+from rendered_hands import AXES, joint_rotations, write_egodex, write_vitra
 
 from vlarig.policies.qwen_vla.egocentric import Eigengrasps, actions_to_hands
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
@@ -301,10 +301,10 @@ def test_vitra_s_videos_may_be_cut_into_parts(tmp_path):
     film(tmp_path / "kitchen_part2.mp4", FRAMES, rate=60)
     source = Vitra(tmp_path, tmp_path)
     assert source.describe("epic_kitchen_ep_000000").rate == 60
-    assert frame_shown(source.picture("epic_kitchen_ep_000000", 9)) == 9
+    assert frame_shown(source.image("epic_kitchen_ep_000000", 9)) == 9
     (tmp_path / "kitchen_part2.mp4").unlink()
     with pytest.raises(DataError, match="the video kitchen is not in"):
-        source.picture("epic_kitchen_ep_000000", 9)
+        source.image("epic_kitchen_ep_000000", 9)
 
 
 def test_a_file_that_would_run_a_program_is_refused(tmp_path):

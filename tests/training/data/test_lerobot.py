@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_data import ROBOT, described, make_v21, record_dataset
-from lerobot_pictures import LENGTHS, TASKS, numbers, picture, shown
+from lerobot_images import LENGTHS, TASKS, frame_image, numbers, shown
 
 from vlarig.envs.embodiments import Channel
 from vlarig.policies.qwen_vla.normalization import statistics_of
@@ -66,7 +66,7 @@ def check_samples(dataset: LeRobotDataset, horizon: int, error: float) -> None:
             image = sample.observation["images"][tag]
             assert image.shape == (1, 48, 64, 3)
             assert shown(image[0]) == (episode, frame, view)
-            assert np.abs(image[0].astype(int) - picture(episode, frame, view)).mean() <= error
+            assert np.abs(image[0].astype(int) - frame_image(episode, frame, view)).mean() <= error
 
 
 def same(one: ActionSample, other: ActionSample) -> bool:
@@ -97,7 +97,7 @@ def test_v21_with_films_is_read(v21: Path) -> None:
     check_samples(open_v21(v21), horizon=8, error=1.5)
 
 
-def test_v21_with_pictures_is_read_exactly(tmp_path: Path) -> None:
+def test_v21_with_images_is_read_exactly(tmp_path: Path) -> None:
     check_samples(open_v21(make_v21(tmp_path / "old", films=False)), horizon=8, error=0)
 
 
@@ -229,9 +229,9 @@ SWAPPED = replace(ROBOT, channels=(ROBOT.channels[1], ROBOT.channels[0], ROBOT.c
         ({"embodiment": "test_harm"}, r"test_harm"),
         (
             {"cameras": None},
-            r"which of its pictures \(observation.images.front, .*\) is which view \(ego, cam_left_wrist\); give cameras=",
+            r"which of its images \(observation.images.front, .*\) is which view \(ego, cam_left_wrist\); give cameras=",
         ),
-        ({"cameras": {"observation.images.top": "ego"}}, r"has no picture 'observation.images.top'; it has observation"),
+        ({"cameras": {"observation.images.top": "ego"}}, r"has no image 'observation.images.top'; it has observation"),
         ({"cameras": {"observation.images.front": "top"}}, r"test_arm has no view 'top' for observation.images.front"),
         ({"cameras": dict.fromkeys(CAMERAS, "ego")}, r"name each view once"),
         (

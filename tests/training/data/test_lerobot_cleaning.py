@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lerobot_data import ROBOT, make_v21, record_dataset
-from lerobot_pictures import LENGTHS, numbers
+from lerobot_images import LENGTHS, numbers
 
 from vlarig.envs.embodiments import Channel
 from vlarig.policies.qwen_vla.normalization import statistics_of
@@ -51,7 +51,7 @@ def hold_still(row: dict[str, Any]) -> None:
 
 
 def damage_film(folder: Path) -> None:
-    """Change a byte of a picture."""
+    """Change a byte of an image."""
     film = folder / "videos/chunk-000/observation.images.front/episode_000001.mp4"
     content = bytearray(film.read_bytes())
     content[content.find(b"mdat") + 1200] ^= 0xFF

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lerobot_data import ROBOT, record_dataset
-from lerobot_pictures import LENGTHS, TASKS, numbers, picture, shown
+from lerobot_images import LENGTHS, TASKS, frame_image, numbers, shown
 from third_party.environments import environment
 
 from vlarig.training.data.lerobot import open_lerobot
@@ -84,5 +84,5 @@ def test_we_read_what_lerobot_writes(lerobot: Callable[..., str], tmp_path: Path
                 for view, tag in enumerate(ROBOT.cameras):
                     image = sample.observation["images"][tag][0]
                     assert shown(image) == (episode, frame, view)
-                    assert np.abs(image.astype(int) - picture(episode, frame, view)).mean() <= error
+                    assert np.abs(image.astype(int) - frame_image(episode, frame, view)).mean() <= error
         assert index == len(dataset)

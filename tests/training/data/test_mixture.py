@@ -195,7 +195,7 @@ def batches(workers: int, rank: int = 0, world: int = 1, first: int = 0, stream:
 
 
 def digests(found: Iterator[MicroBatch]) -> list[str]:
-    """A digest of each micro-batch: names, ids, pictures, chunks, noise."""
+    """A digest of each micro-batch: names, ids, images, chunks, noise."""
     result = []
     for each in found:
         whole = hashlib.sha256("".join(each.names).encode())

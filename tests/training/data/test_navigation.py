@@ -1,4 +1,4 @@
-"""Walks as waypoint samples: the waypoints lead through the poses, the pictures are those of the way."""
+"""Walks as waypoint samples: the waypoints lead through the poses, the images are those of the way."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_walks import record_walks, write_walks
-from recordings import film, frame_shown, pictures
+from recordings import film, frame_shown, images
+from rendered_walks import record_walks, write_walks
 
 from vlarig.envs.snapshot import frames_shown
 from vlarig.envs.vlnce.robot import VLNCE_R2R
@@ -97,11 +97,11 @@ def test_kinds_are_its_tasks_and_statistics_come_with_the_folder(tmp_path):
         dataset[15]
 
 
-def test_frames_may_be_pictures_in_a_folder(tmp_path):
+def test_frames_may_be_images_in_a_folder(tmp_path):
     given = walk("a", 5, 2.0)
     dataset = recorded(tmp_path, given)
     (tmp_path / given.frames).unlink()
-    pictures(tmp_path / given.frames, 5)
+    images(tmp_path / given.frames, 5)
     assert [frame_shown(frame) for frame in dataset[4].observation["images"]["ego"]] == [0, 1, 2, 3, 4]
 
 

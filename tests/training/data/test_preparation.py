@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_hands import record_egodex, record_vitra
-from drawn_walks import record_walks
+from rendered_hands import record_egodex, record_vitra
+from rendered_walks import record_walks
 
 from vlarig.envs.vlnce.robot import VLNCE_R2R
 from vlarig.harness.cli import main as vlarig
@@ -92,8 +92,8 @@ def test_by_commands_alone_data_become_a_policy_that_knows_the_basis_of_its_hand
             assert left.wrist.shape == (steps, 4, 4) and right.joints.shape == (steps, 45)
 
 
-def test_the_curves_say_what_the_pictures_show(data: Path) -> None:
-    """A right hand's x is from its fingers to its wrist, its y out of its back, its z to its thumb's side (:mod:`drawn_hands`)."""
+def test_the_curves_say_what_the_images_show(data: Path) -> None:
+    """A right hand's x is from its fingers to its wrist, its y out of its back, its z to its thumb's side (:mod:`rendered_hands`)."""
     mixture = read_mixture(data / "mix.toml")
     for name in ("egodex/carry/0", "ego4d/Ego4D_kitchen_ep_000000"):
         ahead, up, left = (chunk(mixture, f"{name}/{frame}").actions[-1, 16:19] for frame in (1, 40, 57))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn_scenes import COLOURS, SHAPES, drawn, thing
+from unrendered_scenes import COLOURS, SHAPES, sampled, thing
 
 from vlarig.benchmarks.captions import DIMENSIONS
 from vlarig.envs.api import SceneObject
@@ -18,7 +18,7 @@ MANY = 800
 
 
 def asked(seed: int, count: int = 9) -> tuple[View, list[Question]]:
-    view = drawn(seed)
+    view = sampled(seed)
     return view, questions(view, np.random.default_rng(seed), count)
 
 
@@ -52,7 +52,7 @@ def test_kinds_are_all_different_and_as_many_as_wanted_at_most() -> None:
 
 def test_a_scene_and_a_seed_give_the_same_questions() -> None:
     assert asked(7) == asked(7)
-    view = drawn(7)
+    view = sampled(7)
     assert questions(view, np.random.default_rng(1), 9) != questions(view, np.random.default_rng(2), 9)
 
 
@@ -71,7 +71,7 @@ def test_every_thing_that_fits_has_its_box() -> None:
         assert sorted(each.box for each in boxes_in(question.answer)) == expected
 
 
-def test_left_is_left_in_the_picture() -> None:
+def test_left_is_left_in_the_image() -> None:
     for view, question in of("side"):
         if question.text.startswith("Is the "):
             first, second = question.text.removeprefix("Is the ").split(" to the left or to the right of the ")
@@ -164,7 +164,7 @@ def test_an_empty_scene_has_no_question() -> None:
 def test_an_instruction_marks_what_it_names_in_every_view() -> None:
     checked = 0
     for seed in range(100):
-        first, second = drawn(seed), drawn(seed + 1000)
+        first, second = sampled(seed), sampled(seed + 1000)
         task = instruction({"ego": first, "cam_left_wrist": second}, np.random.default_rng(seed))
         if task is None:
             names = Counter(each.name for each in first.objects)

@@ -1,4 +1,4 @@
-"""Rendered questions: right in the picture's own pixels, whatever number of workers, after a kill, and held out from training."""
+"""Rendered questions: right in the image's own pixels, whatever number of workers, after a kill, and held out from training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.tabletop import layout
 from vlarig.harness.cli import main as vlarig
 from vlarig.harness.runtimes.runtime import Runtime
-from vlarig.policies.qwen_vla.conversation import Picture
+from vlarig.policies.qwen_vla.conversation import Still
 from vlarig.results.ledger import Ledger
 from vlarig.training.data import question_scenes
 from vlarig.training.data import render_questions as rendering
@@ -52,21 +52,21 @@ def options(tabletop: Runtime, shards_of_ten: None, tmp_path_factory: pytest.Tem
     return made
 
 
-def reds(picture: np.ndarray) -> np.ndarray:
+def reds(image: np.ndarray) -> np.ndarray:
     """``bool[h, w]``: pixels of a red thing, in light or shadow."""
-    pixels = picture.astype(float)
+    pixels = image.astype(float)
     return (pixels[..., 0] > 2.5 * pixels[..., 1]) & (pixels[..., 0] > 2.5 * pixels[..., 2]) & (pixels[..., 0] > 60)
 
 
-def test_the_box_of_a_red_thing_is_where_the_picture_is_red(options: RenderOptions) -> None:
+def test_the_box_of_a_red_thing_is_where_the_image_is_red(options: RenderOptions) -> None:
     (grounding,) = [each for each in open_questions(options.to) if each.family == "spatial_grounding"]
     checked = 0
     for index in range(len(grounding)):
         asked, answered = grounding[index].conversation.turns
-        picture, text = asked.content
-        if not isinstance(picture, Picture) or not isinstance(text, str) or " red " not in text:
+        still, text = asked.content
+        if not isinstance(still, Still) or not isinstance(text, str) or " red " not in text:
             continue
-        red = reds(picture.image)
+        red = reds(still.image)
         height, width = red.shape
         within = np.zeros_like(red)
         for found in boxes_in("".join(map(str, answered.content))):
@@ -80,7 +80,7 @@ def test_the_box_of_a_red_thing_is_where_the_picture_is_red(options: RenderOptio
     assert checked >= 5
 
 
-def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop: Runtime, tmp_path: Path) -> None:
+def test_what_an_instruction_moves_is_marked_where_the_image_shows_it(tabletop: Runtime, tmp_path: Path) -> None:
     made = RenderOptions("tabletop", SCENES, tmp_path / "asked", questions=0, instructions=2, size=128, workers=1)
     done = render_questions(made)
     assert set(done.questions) == {"instruction"}
@@ -91,15 +91,15 @@ def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop
         assert isinstance(prompt, str)
         task = prompt.partition("to execute the following task: ")[2]
         assert "The robot is Franka Panda with single arm." in prompt
-        assert [each.view for each in seen if isinstance(each, Picture)] == ["ego", "cam_left_wrist"]
+        assert [each.view for each in seen if isinstance(each, Still)] == ["ego", "cam_left_wrist"]
         task = task.removesuffix(".")
-        for picture in seen:
-            assert isinstance(picture, Picture)
-            assert picture.image.shape == (128, 128, 3)
-            for mark in picture.marks:
+        for still in seen:
+            assert isinstance(still, Still)
+            assert still.image.shape == (128, 128, 3)
+            for mark in still.marks:
                 assert mark.role != "goal" or task.endswith(f" {mark.name}")
                 assert mark.role != "object" or f" {mark.name} " in task
-                is_red = bool(reds(picture.image)[int(mark.y * 128), int(mark.x * 128)])
+                is_red = bool(reds(still.image)[int(mark.y * 128), int(mark.x * 128)])
                 hits += [is_red] if mark.name.startswith("red") else []
                 misses += [is_red] if mark.name.startswith(("blue", "green", "yellow")) else []
         ends = np.array(grounding[index].conversation.ends)
@@ -116,14 +116,14 @@ def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop
     assert np.mean(misses) < 0.05  # or behind another
 
 
-def test_pictures_show_what_the_families_expect(options: RenderOptions) -> None:
+def test_images_show_what_the_families_expect(options: RenderOptions) -> None:
     datasets = open_questions(options.to)
     assert [each.family for each in datasets] == ["general_vision_language", "spatial_grounding"]
     counts = json.loads((options.to / "shards" / "00000.json").read_text())["questions"]
     assert {"where", "every", "side", "depth", "count", "colour", "exists", "caption"} <= set(counts)
-    (picture,) = datasets[0][0].conversation.seen()
-    assert isinstance(picture, Picture)
-    assert (picture.image.shape, picture.view) == ((128, 128, 3), "ego")
+    (still,) = datasets[0][0].conversation.seen()
+    assert isinstance(still, Still)
+    assert (still.image.shape, still.view) == ((128, 128, 3), "ego")
 
 
 @pytest.fixture(scope="module")
@@ -147,16 +147,16 @@ def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Pa
     heights: dict[str, list[float]] = {}
     for index in range(len(grounding)):
         sample = grounding[index]
-        prompt, picture, *_ = sample.conversation.turns[0].content
-        assert isinstance(prompt, str) and isinstance(picture, Picture)
+        prompt, still, *_ = sample.conversation.turns[0].content
+        assert isinstance(prompt, str) and isinstance(still, Still)
         own = [text for text in texts if f"task: {text}." in prompt]
         assert not own or np.isfinite(sample.conversation.ends).all()  # by the recording's keypoints
-        for mark in picture.marks:
+        for mark in still.marks:
             if own and mark.role == "object":
                 assert f" {mark.name} " in own[0]
                 heights.setdefault(own[0], []).append(mark.y)
     assert set(heights) == set(texts)
-    assert all(len(seen) > 4 and max(seen) - min(seen) > 0.04 for seen in heights.values())  # of the picture: it is lifted
+    assert all(len(seen) > 4 and max(seen) - min(seen) > 0.04 for seen in heights.values())  # of the image: it is lifted
     (marker,) = (json.loads(path.read_text()) for path in (looked.to / "shards").glob("*.json"))
     assert marker["scenes"] == len(texts)
     again = replace(looked, to=tmp_path / "again", scenes=1)
@@ -256,7 +256,7 @@ def test_a_scene_and_its_motion_are_functions_of_their_number() -> None:
 def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="0 scenes of the split 'train'"):
         RenderOptions("tabletop", 0, tmp_path)
-    with pytest.raises(DataError, match="pictures of 0 x 0 pixels were requested; expected 32 to 2048"):
+    with pytest.raises(DataError, match="images of 0 x 0 pixels were requested; expected 32 to 2048"):
         RenderOptions("tabletop", 1, tmp_path, size=0)
     with pytest.raises(DataError, match="has no view 'top'; it has ego, cam_left_wrist"):
         scene_protocol(load_suite("tabletop"), ("top",))

@@ -22,24 +22,24 @@ BOX = json.dumps([{"bbox_2d": [250, 250, 750, 750], "label": "red cube"}])
 HALF = json.dumps([{"bbox_2d": [250, 250, 750, 500], "label": "red cube"}])
 
 
-def line(kind: str, text: str, answer: str, picture: str, **more: Any) -> dict[str, Any]:
-    shown = [{"type": "image", "path": picture, "view": "ego"}, {"type": "text", "text": text}]
+def line(kind: str, text: str, answer: str, image: str, **more: Any) -> dict[str, Any]:
+    shown = [{"type": "image", "path": image, "view": "ego"}, {"type": "text", "text": text}]
     messages = [{"role": "user", "content": shown}, {"role": "assistant", "content": answer}]
-    return {"id": f"{picture}/{kind}", "kind": kind, "messages": messages, **more}
+    return {"id": f"{image}/{kind}", "kind": kind, "messages": messages, **more}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """As ``vlarig data render-questions`` writes it: 20 pictures with a count and a box each, and a caption."""
+    """As ``vlarig data render-questions`` writes it: 20 images with a count and a box each, and a caption."""
     root = tmp_path / "held"
     for family in ("spatial_grounding", "general_vision_language", "pictures"):
         (root / family).mkdir(parents=True)
     boxes, others = [], []
     for number in range(20):
         Image.fromarray(np.full((64, 64, 3), 10 * number, np.uint8)).save(root / "pictures" / f"{number}.png")
-        picture = f"../pictures/{number}.png"
-        boxes.append(line("where", "Where is the red cube?", BOX, picture))
-        others.append(line("count", "How many cubes are there?", str(min(number % 4, 2)), picture))
+        image = f"../pictures/{number}.png"
+        boxes.append(line("where", "Where is the red cube?", BOX, image))
+        others.append(line("count", "How many cubes are there?", str(min(number % 4, 2)), image))
     others.append(
         line("caption", "Describe it.", "There is a cube.", "../pictures/0.png", facts={"object recognition": ["cube"]})
     )
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Model:
-    """Answers every question alike, by its words; remembers the pictures and may die."""
+    """Answers every question alike, by its words; remembers the images and may die."""
 
     def __init__(self, last: int = 10**6) -> None:
         self.seen: list[int] = []
@@ -59,8 +59,8 @@ class Model:
     def __call__(self, conversations: Any, most: int) -> list[str]:
         found = []
         for turns in conversations:
-            picture, text = turns[-1].content
-            self.seen.append(int(picture.image[0, 0, 0]))
+            still, text = turns[-1].content
+            self.seen.append(int(still.image[0, 0, 0]))
             self.left -= 1
             if self.left < 0:
                 raise KeyboardInterrupt
@@ -119,10 +119,10 @@ def test_answers_of_another_model_or_to_other_questions_are_refused(folder: Path
     file, questions = tmp_path / "answers.jsonl", read_questions(folder)
     score_questions(questions, Model(), "mine", file)
     with pytest.raises(
-        DataError, match=r"answers of the model 'mine' to its pictures, not of 'other' to its pictures; name another"
+        DataError, match=r"answers of the model 'mine' to its images, not of 'other' to its images; name another"
     ):
         score_questions(questions, Model(), "other", file)
-    with pytest.raises(DataError, match="not of 'mine' to grey pictures; name another file"):
+    with pytest.raises(DataError, match="not of 'mine' to grey images; name another file"):
         score_questions(questions, Model(), "mine", file, blind=True)
     changed = folder / "general_vision_language" / "00000.jsonl"
     changed.write_text(changed.read_text().replace("How many", "Count how many"))

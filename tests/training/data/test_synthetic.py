@@ -23,7 +23,7 @@ from vlarig.training.data.synthetic.generate import SynthesizeOptions, Task, syn
 from vlarig.training.data.synthetic.inverse import solve
 from vlarig.training.data.synthetic.kinematics import Chain, quaternion_of, rotation_by, rotation_vector, turn
 from vlarig.training.data.synthetic.planner import CLEARANCE, connect, path_clearance
-from vlarig.training.data.synthetic.templates import TEMPLATES, draw
+from vlarig.training.data.synthetic.templates import TEMPLATES, sample
 from vlarig.training.data.synthetic.trajectories import Trajectory, make
 from vlarig.training.data.synthetic.words import VIEWS
 
@@ -256,7 +256,7 @@ def test_sides_and_distances_in_words_are_those_of_the_motion() -> None:
     rng_checked = 0
     for seed in range(300):
         for template in ("push", "pull", "pick_place"):
-            instance = draw(ARMS["ur5e"], template, np.random.default_rng([9, seed]))
+            instance = sample(ARMS["ur5e"], template, np.random.default_rng([9, seed]))
             first, last = (0, -1) if template == "pick_place" else (0, 0)
             start, end = instance.positions[first, 1], instance.positions[last, 1 if template == "pick_place" else 2]
             text = instance.instruction

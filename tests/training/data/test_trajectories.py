@@ -1,4 +1,4 @@
-"""Whole trajectories: every episode or subtask once, from its first picture to its last action."""
+"""Whole trajectories: every episode or subtask once, from its first image to its last action."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lerobot_data import record_dataset
-from lerobot_pictures import LENGTHS, TASKS, numbers, shown
+from lerobot_images import LENGTHS, TASKS, numbers, shown
 
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
@@ -54,13 +54,13 @@ def test_a_subtask_is_one_sample_where_the_dataset_is_segmented(recorded: Path) 
     np.testing.assert_array_equal(grasp.observation["state"], numbers(1)[0][5])
 
 
-def test_a_mixture_of_t2a_predicts_whole_trajectories_without_pictures(recorded: Path, tmp_path: Path) -> None:
+def test_a_mixture_of_t2a_predicts_whole_trajectories_without_images(recorded: Path, tmp_path: Path) -> None:
     file = tmp_path / "mix.toml"
     file.write_text(f'weights = "balanced"\n[[datasets]]\nsource = "trajectories"\nfolder = "{recorded}"\n')
     mixture = read_mixture(file)
     bundle = load("tiny")
     collator = Collator(
-        InputBuilder(bundle.description.config, bundle.tokenizer), mixture.statistics, SigmoidNormal(), seed=0, pictures=False
+        InputBuilder(bundle.description.config, bundle.tokenizer), mixture.statistics, SigmoidNormal(), seed=0, images=False
     )
     batch = collator([(position, mixture[position]) for position in range(6)]).batch
     assert batch.chunks is not None

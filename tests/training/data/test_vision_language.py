@@ -1,4 +1,4 @@
-"""Conversations from JSONL files: both layouts, pictures and videos, any order, and each kind of bad input in one sentence."""
+"""Conversations from JSONL files: both layouts, images and videos, any order, and each kind of bad input in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import Limits, Mark, Picture, Video
+from vlarig.policies.qwen_vla.conversation import Limits, Mark, Still, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 from vlarig.training.data.errors import DataError
@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_keep_their_order_and_tags(folder: Path) -> None:
+def test_images_keep_their_order_and_tags(folder: Path) -> None:
     parts = [
         {"type": "image", "path": "1.png", "frame": 1, "view": "front left"},
         {"type": "text", "text": "and"},
@@ -75,8 +75,8 @@ def test_pictures_keep_their_order_and_tags(folder: Path) -> None:
     ]
     sample = VisionLanguageDataset(write(folder, asked(*parts)), family="driving_vqa")[0]
     first, words, second, question = sample.conversation.turns[0].content
-    assert isinstance(first, Picture)
-    assert isinstance(second, Picture)
+    assert isinstance(first, Still)
+    assert isinstance(second, Still)
     assert (first.frame, first.view, first.image.max(), second.image.max()) == (1, "front left", 1, 2)
     assert (words, question) == ("and", "What is it?")
     assert sample.name == "data/0"
@@ -225,13 +225,13 @@ def boxed(box: str) -> dict[str, Any]:
         ('{"messages": [', "line 2 is no JSON"),
         ("[]   ", "line 2 is a JSON list; expected an object"),
         ({"text": "hello"}, "has the keys text; expected 'messages', or 'conversations'"),
-        (asked({"type": "image", "path": "none.png"}), r"its picture .*none.png is missing"),
-        (asked({"type": "image", "path": "data.jsonl"}), r"its picture .*data.jsonl does not read"),
+        (asked({"type": "image", "path": "none.png"}), r"its image .*none.png is missing"),
+        (asked({"type": "image", "path": "data.jsonl"}), r"its image .*data.jsonl does not read"),
         (asked({"type": "image"}), "an image has the path None"),
         (asked({"type": "sound", "path": "x"}), "has the part .*; expected type text, image or video"),
         (asked({"type": "video", "path": "none.mp4"}), r"its video .*none.mp4 is missing"),
         (asked({"type": "video", "path": "v.mp4", "fps": 0}), "a video has the fps 0"),
-        (asked({"type": "video", "path": ["0.png"], "seconds": [0, 1]}), "a video of 1 pictures has the seconds"),
+        (asked({"type": "video", "path": ["0.png"], "seconds": [0, 1]}), "a video of 1 images has the seconds"),
         (asked({"type": "video", "path": "0.png", "begin": 7}), "nothing from 7.00 s"),
         (asked({"type": "image", "path": "0.png", "frame": "1"}), "does not read"),
         (asked({"type": "image", "path": "0.png", "marks": 5}), "an image has the marks 5; expected a list"),
@@ -275,12 +275,12 @@ def test_a_truncated_video_is_named(folder: Path, kept: float) -> None:
 
 
 def test_lengths_are_known_without_opening_what_is_named(folder: Path) -> None:
-    picture, video, words = (
+    image, video, words = (
         {"type": "image", "path": "no.png"},
         {"type": "video", "path": "no.mp4"},
         {"type": "text", "text": "so " * 400},
     )
-    lines = [asked(), asked(words), asked(picture), asked(picture, picture), asked(video), asked(video, picture)]
+    lines = [asked(), asked(words), asked(image), asked(image, image), asked(video), asked(video, image)]
     llava = {
         "image": "no.png",
         "conversations": [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "A cup."}],
@@ -292,10 +292,10 @@ def test_lengths_are_known_without_opening_what_is_named(folder: Path) -> None:
     assert broken == [0, 0]
 
 
-def test_a_truncated_picture_is_named(folder: Path) -> None:
+def test_a_truncated_image_is_named(folder: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "t.png")
     (folder / "t.png").write_bytes((folder / "t.png").read_bytes()[:3000])
-    with pytest.raises(DataError, match=r"its picture .*t.png does not read"):
+    with pytest.raises(DataError, match=r"its image .*t.png does not read"):
         VisionLanguageDataset(write(folder, asked({"type": "image", "path": "t.png"})))[0]
 
 

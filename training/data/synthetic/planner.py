@@ -113,12 +113,12 @@ def _curves(
     shifts[:, :3] = torch.tensor(_SHIFTS, dtype=lines.dtype)
     normal = jacobian @ jacobian.transpose(-1, -2) + 1e-2 * torch.eye(6, dtype=lines.dtype, device=lines.device)
     lifted = (jacobian.transpose(-1, -2) @ torch.linalg.solve(normal, shifts.T.expand(ways, -1, -1))).transpose(-1, -2)
-    drawn = torch.as_tensor(rng.normal(size=(ways, count, 2, joints)), dtype=lines.dtype, device=lines.device) * size
-    drawn[:, :, 1] *= 0.5
-    drawn[:, : len(_SHIFTS), 0] = lifted
-    drawn[:, : len(_SHIFTS), 1] = 0
+    sampled = torch.as_tensor(rng.normal(size=(ways, count, 2, joints)), dtype=lines.dtype, device=lines.device) * size
+    sampled[:, :, 1] *= 0.5
+    sampled[:, : len(_SHIFTS), 0] = lifted
+    sampled[:, : len(_SHIFTS), 1] = 0
     curves = (
-        lines[:, None] + drawn[:, :, 0, None] * bump[:, None] + drawn[:, :, 1, None] * (bump * (1 - 2 * share) * 2)[:, None]
+        lines[:, None] + sampled[:, :, 0, None] * bump[:, None] + sampled[:, :, 1, None] * (bump * (1 - 2 * share) * 2)[:, None]
     )
     inside = ((curves > chain.lower + LIMIT_MARGIN) & (curves < chain.upper - LIMIT_MARGIN)).all(-1).all(-1)
     length = (curves[:, :, 1:] - curves[:, :, :-1]).norm(dim=-1).sum(-1)

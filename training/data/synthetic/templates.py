@@ -42,7 +42,7 @@ _ROOM = 0.14
 
 
 #: Times that places are sampled until they suit.
-_DRAWS = 50
+_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ def raised(place: np.ndarray, by: float) -> np.ndarray:
     return place + np.array((0.0, 0.0, by))
 
 
-def draw(arm: Arm, template: Template, rng: np.random.Generator) -> Instance:
+def sample(arm: Arm, template: Template, rng: np.random.Generator) -> Instance:
     """An instance of a template for an arm, all of it from ``rng``."""
     draft = _Draft(arm, rng)
     draft.radii = rng.uniform(0.018, 0.035, OBJECTS)
     draft.tilt = np.clip(rng.normal(0, math.radians(7), 2), -math.radians(18), math.radians(18))
-    instruction = _DRAW[template](draft)
+    instruction = _SAMPLERS[template](draft)
     positions = np.array([[place for place, _ in stroke] for stroke in draft.strokes])
     yaws = np.array([[yaw for _, yaw in stroke] for stroke in draft.strokes])
     objects = np.zeros((len(draft.scenes), OBSTACLES + OBJECTS, OBJECT))
@@ -223,7 +223,7 @@ def _swap(draft: _Draft) -> str:
     return words.swap(draft.rng)
 
 
-_DRAW: dict[Template, Callable[[_Draft], str]] = {
+_SAMPLERS: dict[Template, Callable[[_Draft], str]] = {
     "pick_place": _pick_place,
     "push": _push,
     "pull": _pull,
@@ -241,7 +241,7 @@ def _places(draft: _Draft, count: int, apart: tuple[float, float]) -> list[np.nd
     """Places on the table within reach, all of them at least the given distance apart, or, after some tries, as sampled."""
     near, far = draft.arm.reach
     places: list[np.ndarray] = []
-    for _ in range(_DRAWS):
+    for _ in range(_TRIES):
         radius = np.sqrt(draft.rng.uniform(near**2, far**2, count))
         azimuth = draft.rng.uniform(-_SECTOR, _SECTOR, count)
         height = draft.rng.uniform(0.035, 0.1, count)
@@ -255,7 +255,7 @@ def _line(draft: _Draft, away: bool) -> tuple[np.ndarray, np.ndarray]:
     """Both ends of a line on the table: away from the base, or toward it, up to 40 degrees to a side."""
     near, far = draft.arm.reach
     start = end = np.zeros(3)
-    for _ in range(_DRAWS):
+    for _ in range(_TRIES):
         (start,) = _places(draft, 1, (0, 0))
         heading = math.atan2(start[1], start[0]) + draft.rng.uniform(-1, 1) * math.radians(40) + (0 if away else math.pi)
         length = draft.rng.uniform(0.08, 0.3)

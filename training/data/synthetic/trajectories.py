@@ -17,7 +17,7 @@ from .arms import ARMS, Arm
 from .collision import Collisions
 from .kinematics import quaternion_of
 from .motion import REASONS, Motions, held_radii, plan
-from .templates import STEPS, TEMPLATES, Instance, Steps, Template, draw
+from .templates import STEPS, TEMPLATES, Instance, Steps, Template, sample
 
 #: Seconds that the gripper takes to open or close, while the arm rests.
 GRIPPER_SECONDS = 0.4
@@ -91,7 +91,7 @@ def make(
 ) -> tuple[list[Trajectory], Report]:
     """The trajectories of a shard: a function of the arm, the template, the seed, the shard's number and its size."""
     key = [seed, list(ARMS).index(arm.name), TEMPLATES.index(template), shard]
-    instances = [draw(arm, template, np.random.default_rng([*key, index])) for index in range(attempts)]
+    instances = [sample(arm, template, np.random.default_rng([*key, index])) for index in range(attempts)]
     rng = np.random.default_rng([*key, attempts])
     steps = STEPS[template]
     motions = plan(arm, collisions, steps, instances, rng)

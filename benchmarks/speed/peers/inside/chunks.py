@@ -13,7 +13,7 @@ import numpy as np
 
 STEPS = 16
 SIGMA = 0.02
-#: Side of the pictures that a served policy is sent, as in openpi's LIBERO example.
+#: Side of the images that a served policy is sent, as in openpi's LIBERO example.
 SENT = 224
 
 
@@ -45,7 +45,7 @@ class Chunks:
             self._client = WebsocketClientPolicy(address)
 
     def chunk(self, ego: np.ndarray, wrist: np.ndarray, state: np.ndarray, instruction: str) -> np.ndarray:
-        """``float32[16, 7]`` for two upright pictures ``uint8[256, 256, 3]``, a state ``float[8]`` and an instruction."""
+        """``float32[16, 7]`` for two upright images ``uint8[256, 256, 3]``, a state ``float[8]`` and an instruction."""
         note("chunk")
         if self._client is None:
             return self._steps

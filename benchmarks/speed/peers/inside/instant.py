@@ -11,7 +11,7 @@ from vlarig.policies.api import Policy, Reply, Request
 
 
 class InstantPolicy(Policy):
-    """Is shown both pictures and answers at once."""
+    """Is shown both images and answers at once."""
 
     name = "instant"
     revision = "1"

@@ -16,15 +16,15 @@ from .world import GOALS, MODEL, PUCKS, World
 EVERYTHING = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
-class Drawing:
-    """What the envs of a process share: the compiled model, which no episode changes, and a renderer for each size of picture."""
+class Rendering:
+    """What the envs of a process share: the compiled model, which no episode changes, and a renderer for each size of image."""
 
     def __init__(self) -> None:
         self.model = mujoco.MjModel.from_xml_path(str(MODEL))
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
 
-    def draw(self, data: mujoco.MjData, camera: str, height: int, width: int) -> np.ndarray:
-        """The camera's picture, ``uint8[height, width, 3]``, upright."""
+    def render(self, data: mujoco.MjData, camera: str, height: int, width: int) -> np.ndarray:
+        """The camera's image, ``uint8[height, width, 3]``, upright."""
         renderer = self._renderers.get((height, width))
         if renderer is None:
             renderer = self._renderers[height, width] = mujoco.Renderer(self.model, height, width)
@@ -32,23 +32,23 @@ class Drawing:
         return renderer.render()
 
     def close(self) -> None:
-        """Free the graphics contexts; they are made again if an env draws once more."""
+        """Free the graphics contexts; they are made again if an env renders once more."""
         while self._renderers:
             self._renderers.popitem()[1].close()
 
 
 class GantryEnv(Env):
-    """One env: a simulation of its own, drawn with what all envs of the process share."""
+    """One env: a simulation of its own, rendered with what all envs of the process share."""
 
     embodiment = ROBOT
 
-    def __init__(self, drawing: Optional[Drawing] = None) -> None:
+    def __init__(self, rendering: Optional[Rendering] = None) -> None:
         super().__init__()
-        self._drawing = drawing or Drawing()
-        self._world = World(self._drawing.model)
+        self._rendering = rendering or Rendering()
+        self._world = World(self._rendering.model)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Reset the whole simulation; nothing is drawn from ``rng``, since the benchmark has literal seeds."""
+        """Reset the whole simulation; nothing is sampled from ``rng``, since the benchmark has literal seeds."""
         self._goals = episode.payload["goals"]
         self._world.reset(episode.payload["seed"])
         return episode.payload["instruction"]
@@ -65,7 +65,7 @@ class GantryEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """The view of this moment, upright."""
-        return self._drawing.draw(self._world.data, ROBOT.cameras[camera.view], camera.height, camera.width)
+        return self._rendering.render(self._world.data, ROBOT.cameras[camera.view], camera.height, camera.width)
 
     def simulator_state(self) -> np.ndarray:
         """MuJoCo's integration state."""
@@ -83,8 +83,8 @@ class GantryEnv(Env):
 
     def sibling(self) -> GantryEnv:
         """A further env of the process."""
-        return type(self)(self._drawing)
+        return type(self)(self._rendering)
 
     def close(self) -> None:
-        """Free the drawing resources; siblings that continue make them again."""
-        self._drawing.close()
+        """Free the rendering resources; siblings that continue make them again."""
+        self._rendering.close()

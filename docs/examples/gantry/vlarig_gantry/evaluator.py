@@ -14,7 +14,7 @@ from .world import MODEL, World
 #: The rule of the authors' two evaluators: for how many control steps in succession pucks have to be at their goals.
 HOLD = {"standard": 1, "at_rest": 10}
 
-#: View to the camera and the size that the authors draw.
+#: View to the camera and the size that the authors render.
 VIEWS = {"ego": ("front", 128), "cam_left_wrist": ("hand", 96)}
 
 

@@ -27,7 +27,7 @@ class World:
         self.data = mujoco.MjData(model)
 
     def reset(self, seed: int) -> None:
-        """Place the pucks in front, the goals behind and the finger between them, all drawn from ``seed``."""
+        """Place the pucks in front, the goals behind and the finger between them, all sampled from ``seed``."""
         rng = np.random.default_rng(seed)
         mujoco.mj_resetData(self.model, self.data)
         for names, y in ((PUCKS, -0.11), (GOALS, 0.12)):

@@ -31,7 +31,7 @@ class StepsPolicy(PreTrainedPolicy):
 
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: object) -> Tensor:
         """``float32[B, 16, 7]``."""
-        egos, wrists = (_pictures(batch[f"observation.images.{name}"]) for name in ("image", "image2"))
+        egos, wrists = (_images(batch[f"observation.images.{name}"]) for name in ("image", "image2"))
         states = batch["observation.state"].numpy()
         shown = zip(egos, wrists, states, batch["task"], strict=True)
         return torch.from_numpy(np.stack([self._chunks.chunk(*each) for each in shown]))
@@ -51,6 +51,6 @@ class StepsPolicy(PreTrainedPolicy):
         return {}
 
 
-def _pictures(images: Tensor) -> np.ndarray:
+def _images(images: Tensor) -> np.ndarray:
     """``uint8[B, h, w, 3]`` from ``float32[B, 3, h, w]``."""
     return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -1,4 +1,4 @@
-"""Scenes that were never drawn, for questions on them."""
+"""Scenes that were never rendered, for questions on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def thing(name: str, box: tuple[float, float, float, float], depth: float = 1.0,
     return SceneObject(name, kind, colour, box, (0.0, 0.0, 0.0), depth, visible)
 
 
-def drawn(seed: int) -> View:
+def sampled(seed: int) -> View:
     """One to five things at random, 128 pixels wide."""
     rng = np.random.default_rng(seed)
     things = []

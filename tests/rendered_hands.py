@@ -1,4 +1,4 @@
-"""Hands that were drawn instead of filmed: a right hand reaches out, closes, lifts a cup and carries it to the left.
+"""Hands that were rendered instead of filmed: a right hand reaches out, closes, lifts a cup and carries it to the left.
 
 The layouts are EgoDex's and VITRA's. The world's y is up; the camera's z looks ahead and its y points down.
 """
@@ -29,7 +29,7 @@ KNUCKLES = {
 }
 BONES = (0.042, 0.028, 0.022)
 
-#: Of the pictures, which are a quarter as large as EgoDex's (zhoush210/VITRA utils/data_utils.py@a24759a, Apple's own file).
+#: Of the images, which are a quarter as large as EgoDex's (zhoush210/VITRA utils/data_utils.py@a24759a, Apple's own file).
 WIDTH, HEIGHT, FOCAL = 480, 270, 736.6339 / 4
 
 SKIN = {"left": (214, 163, 121), "right": (232, 186, 148)}
@@ -135,8 +135,8 @@ def write_vitra(folder: Path, name: str, hands: dict[str, Hand], **changes: obje
     np.save(folder / "episodic_annotations" / f"{name}.npy", np.array(data | changes, dtype=object))
 
 
-def draw(hands: dict[str, Hand]) -> list[np.ndarray]:
-    """The pictures, ``uint8[h, w, 3]`` each: a table, a cup that goes with the right hand once that has closed, and the hands."""
+def render(hands: dict[str, Hand]) -> list[np.ndarray]:
+    """The images, ``uint8[h, w, 3]`` each: a table, a cup that goes with the right hand once that has closed, and the hands."""
     eye = np.linalg.inv(camera())
     skeletons = {side: skeleton(hand, side) for side, hand in hands.items()}
     palm = hands["right"].wrist[:, :3, 3] + 0.09 * -hands["right"].wrist[:, :3, 0]
@@ -148,7 +148,7 @@ def draw(hands: dict[str, Hand]) -> list[np.ndarray]:
         places = points @ eye[:3, :3].T + eye[:3, 3]
         return [(WIDTH / 2 + FOCAL * x / z, HEIGHT / 2 + FOCAL * y / z) for x, y, z in places.reshape(-1, 3)]
 
-    pictures = []
+    images = []
     for frame in range(len(cup)):
         image = Image.new("RGB", (WIDTH, HEIGHT), (196, 205, 214))
         pen = ImageDraw.Draw(image)
@@ -162,15 +162,15 @@ def draw(hands: dict[str, Hand]) -> list[np.ndarray]:
                 line = seen(np.concatenate((wrist[frame, None, :3, 3], joints[frame, finger, :, :3, 3])))
                 pen.line(line, fill=SKIN[side], width=9, joint="curve")
                 pen.line(line, fill=(90, 50, 40), width=2)
-        pictures.append(np.asarray(image))
-    return pictures
+        images.append(np.asarray(image))
+    return images
 
 
 def record_egodex(folder: Path) -> dict[str, Hand]:
     """EgoDex with one episode, ``carry/0``, and the hands in it."""
     hands = grasp()
     write_egodex(folder / "carry" / "0", hands, llm_description="Carry the red cup to the left.")
-    write_film(folder / "carry" / "0.mp4", draw(hands))
+    write_film(folder / "carry" / "0.mp4", render(hands))
     return hands
 
 
@@ -179,5 +179,5 @@ def record_vitra(folder: Path, videos: Path) -> dict[str, Hand]:
     hands = grasp()
     hands["left"].tracked[:] = False
     write_vitra(folder, "Ego4D_kitchen_ep_000000", hands)
-    write_film(videos / "kitchen.mp4", draw(hands))
+    write_film(videos / "kitchen.mp4", render(hands))
     return hands

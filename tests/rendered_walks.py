@@ -1,4 +1,4 @@
-"""A walk that was drawn instead of filmed: along a corridor of coloured walls, round a corner to the left, to a yellow door."""
+"""A walk that was rendered instead of filmed: along a corridor of coloured walls, round a corner to the left, to a yellow door."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WIDTH, HEIGHT = 160, 120
 
 def look(x: float, y: float, theta: float) -> np.ndarray:
     """What is seen from a pose, ``uint8[h, w, 3]``: 90 degrees wide, the left of the walker on the left."""
-    picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-    picture[: HEIGHT // 2], picture[HEIGHT // 2 :] = (210, 225, 235), (150, 135, 115)
+    image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    image[: HEIGHT // 2], image[HEIGHT // 2 :] = (210, 225, 235), (150, 135, 115)
     plan = np.array([list(row) for row in reversed(PLAN)])
     across = 1 - 2 * (np.arange(WIDTH) + 0.5) / WIDTH
     direction = np.stack((np.cos(theta) - across * np.sin(theta), np.sin(theta) + across * np.cos(theta)), axis=1)
@@ -28,8 +28,8 @@ def look(x: float, y: float, theta: float) -> np.ndarray:
     for column, (wall, depth) in enumerate(zip(seen[first, np.arange(WIDTH)], depths[first], strict=True)):
         half = min(int(HEIGHT * 0.35 / depth), HEIGHT // 2)
         shade = 1 / (1 + 0.12 * depth)
-        picture[HEIGHT // 2 - half : HEIGHT // 2 + half, column] = np.array(COLOURS[wall]) * shade
-    return picture
+        image[HEIGHT // 2 - half : HEIGHT // 2 + half, column] = np.array(COLOURS[wall]) * shade
+    return image
 
 
 def round_the_corner(rate: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,9 +44,9 @@ def round_the_corner(rate: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
 def record_walks(folder: Path, names: tuple[str, ...] = ("a",), kind: str = "instruction_following") -> None:
     """A data set of walks, all alike."""
     times, poses = round_the_corner()
-    pictures = [look(*pose) for pose in poses]
+    images = [look(*pose) for pose in poses]
     for name in names:
-        write_film(folder / "videos" / f"{name}.mp4", pictures, rate=4)
+        write_film(folder / "videos" / f"{name}.mp4", images, rate=4)
     words = "Walk along the red corridor, turn left at the blue wall and stop at the yellow door."
     write_walks(folder, [walk_line(name, times, poses, kind, words) for name in names])
 

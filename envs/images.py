@@ -20,100 +20,100 @@ from .errors import VlarigError
 JPEG_QUALITY = 95
 
 
-def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
+def as_seen(image: np.ndarray, camera: Camera) -> np.ndarray:
     """An upright image of the rendered size, as the policy sees it through ``camera``.
 
     Args:
-        picture: ``uint8[h, w, 3]`` of the size of ``camera.as_drawn``.
+        image: ``uint8[h, w, 3]`` of the size of ``camera.as_drawn``.
         camera: The camera of the protocol.
 
     Returns:
         ``uint8[height, width, 3]``, contiguous; the image itself where nothing changes.
     """
     if not (camera.mirror or camera.resize or camera.crop < 1.0):
-        return picture
+        return image
     drawn = camera.as_drawn
-    if picture.shape != (drawn.height, drawn.width, 3) or picture.dtype != np.uint8:
+    if image.shape != (drawn.height, drawn.width, 3) or image.dtype != np.uint8:
         raise VlarigError(
-            f"render_view gave {picture.dtype}{list(picture.shape)} for the view {camera.view!r}; "
+            f"render_view gave {image.dtype}{list(image.shape)} for the view {camera.view!r}; "
             f"expected uint8{[drawn.height, drawn.width, 3]}, the size of the camera in the protocol"
         )
     if camera.mirror:
-        picture = picture[:, ::-1]
-    picture = np.ascontiguousarray(picture)
+        image = image[:, ::-1]
+    image = np.ascontiguousarray(image)
     if camera.resize:
-        picture = _METHODS[camera.resize](picture, camera.height, camera.width)
-    return centre_crop(picture, camera.crop) if camera.crop < 1.0 else picture
+        image = _METHODS[camera.resize](image, camera.height, camera.width)
+    return centre_crop(image, camera.crop) if camera.crop < 1.0 else image
 
 
-def pil_bilinear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` scaled to ``uint8[height, width, 3]`` by Pillow's antialiased bilinear filter; equal to upstream's.
+def pil_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image`` scaled to ``uint8[height, width, 3]`` by Pillow's antialiased bilinear filter; equal to upstream's.
 
     StarVLA resizes so (starVLA/starVLA examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py@0ed0aad, ``step``), and
     openpi (Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/image_tools.py@15a9616, ``resize_with_pad``), whose
     padding is nothing as long as the shape of the image is that of the result.
     """
-    image = _pillow().fromarray(picture)
-    return np.array(image.resize((width, height), resample=_pillow().Resampling.BILINEAR))
+    whole = _pillow().fromarray(image)
+    return np.array(whole.resize((width, height), resample=_pillow().Resampling.BILINEAR))
 
 
-def jpeg_lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` as JPEG and back, then scaled to ``uint8[height, width, 3]`` by :func:`lanczos3`.
+def jpeg_lanczos3(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image`` as JPEG and back, then scaled to ``uint8[height, width, 3]`` by :func:`lanczos3`.
 
     OpenVLA-OFT resizes so, with TensorFlow (moojink/openvla-oft experiments/robot/openvla_utils.py@213c5ff,
     ``resize_image_for_policy``). The JPEG is equal to TensorFlow's.
     """
-    return lanczos3(through_jpeg(picture), height, width)
+    return lanczos3(through_jpeg(image), height, width)
 
 
-def lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` scaled to ``uint8[height, width, 3]`` by an antialiased Lanczos filter of radius 3.
+def lanczos3(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image`` scaled to ``uint8[height, width, 3]`` by an antialiased Lanczos filter of radius 3.
 
     SimplerEnv resizes so for Octo, with TensorFlow (simpler-env/SimplerEnv simpler_env/policies/octo/octo_model.py@4ab7178,
     ``_resize_image``). Compared with TensorFlow 2.21, about one number of an image in 100,000 differs, by one grey level, where the
     sum of the filter's parts ends within a rounding error of a half.
     """
-    pixels = _scale(picture.astype(np.float32), _lanczos3(picture.shape[0], height), axis=0)
-    pixels = _scale(pixels, _lanczos3(picture.shape[1], width), axis=1)
+    pixels = _scale(image.astype(np.float32), _lanczos3(image.shape[0], height), axis=0)
+    pixels = _scale(pixels, _lanczos3(image.shape[1], width), axis=1)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)  # halves to the even number
 
 
-def cv2_area(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` scaled down to ``uint8[height, width, 3]``: each pixel is the mean of the area that it covers; upstream's own call.
+def cv2_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image`` scaled down to ``uint8[height, width, 3]``: each pixel is the mean of the area that it covers; upstream's own call.
 
     StarVLA resizes so for SimplerEnv, with OpenCV's ``INTER_AREA`` (starVLA/starVLA
     examples/simBenchmarks/SimplerEnv/eval_files/model2simpler_interface.py@0ed0aad, ``_resize_image``).
     """
-    size = picture.shape[:2]
+    size = image.shape[:2]
     if height > size[0] or width > size[1]:
         raise VlarigError(
-            f"cv2_area only makes pictures smaller, not {size[0]}x{size[1]} into {height}x{width}; draw larger ones"
+            f"cv2_area only makes images smaller, not {size[0]}x{size[1]} into {height}x{width}; render larger ones"
         )
-    return _opencv().resize(picture, (width, height), interpolation=_opencv().INTER_AREA)
+    return _opencv().resize(image, (width, height), interpolation=_opencv().INTER_AREA)
 
 
-def cv2_linear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` in the size ``uint8[height, width, 3]``, each pixel mixed of its two by two neighbours; upstream's own call.
+def cv2_linear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``image`` in the size ``uint8[height, width, 3]``, each pixel mixed of its two by two neighbours; upstream's own call.
 
     GR00T's evaluator resizes so for SimplerEnv, with OpenCV's default ``INTER_LINEAR`` (NVIDIA/Isaac-GR00T
     gr00t/eval/sim/SimplerEnv/simpler_env.py@626af89), which does no antialiasing.
     """
-    return _opencv().resize(picture, (width, height))
+    return _opencv().resize(image, (width, height))
 
 
-def through_jpeg(picture: np.ndarray) -> np.ndarray:
-    """``picture`` encoded as JPEG and decoded again, as TensorFlow does both.
+def through_jpeg(image: np.ndarray) -> np.ndarray:
+    """``image`` encoded as JPEG and decoded again, as TensorFlow does both.
 
     TensorFlow decodes with libjpeg's fast cosine transform and smooth colours. Pillow has the fast transform only together with
     colours in blocks of 2 x 2 pixels, so it decodes to those blocks, and they are smoothed here (libjpeg-turbo jdsample.c,
     ``h2v2_fancy_upsample``).
     """
     file = io.BytesIO()
-    _pillow().fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
-    image = _pillow().open(file)
-    image.draft("YCbCr", None)
-    image.decoderconfig = (1, 1)  # scale 1; fast transform, no smoothing
-    planes = np.array(image).astype(np.int32)
+    _pillow().fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+    opened = _pillow().open(file)
+    opened.draft("YCbCr", None)
+    opened.decoderconfig = (1, 1)  # scale 1; fast transform, no smoothing
+    planes = np.array(opened).astype(np.int32)
     blue, red = (_smooth(planes[::2, ::2, channel])[: planes.shape[0], : planes.shape[1]] - 128 for channel in (1, 2))
     return _to_rgb(planes[:, :, 0], blue, red)
 
@@ -141,14 +141,14 @@ def _to_rgb(light: np.ndarray, blue: np.ndarray, red: np.ndarray) -> np.ndarray:
     return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
 
 
-def centre_crop(picture: np.ndarray, share: float) -> np.ndarray:
-    """The centre of ``picture``, ``share`` of its area, scaled back to its size bilinearly.
+def centre_crop(image: np.ndarray, share: float) -> np.ndarray:
+    """The centre of ``image``, ``share`` of its area, scaled back to its size bilinearly.
 
     OpenVLA-OFT crops so (moojink/openvla-oft experiments/robot/openvla_utils.py@213c5ff, ``center_crop_image``): TensorFlow's
     ``tf.image.crop_and_resize`` samples between the crop's corner pixels, without antialiasing, on numbers from 0 to 1.
     """
-    height, width, _ = picture.shape
-    pixels = picture.astype(np.float32) * np.float32(1 / 255)
+    height, width, _ = image.shape
+    pixels = image.astype(np.float32) * np.float32(1 / 255)
     top, bottom, down = _samples(height, share)
     left, right, across = _samples(width, share)
     across, down = across[None, :, None], down[:, None, None]
@@ -207,9 +207,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise VlarigError(
-            "this protocol resizes pictures with Pillow, which this runtime lacks; install pillow in it"
-        ) from None
+        raise VlarigError("this protocol resizes images with Pillow, which this runtime lacks; install pillow in it") from None
     return Image
 
 
@@ -219,7 +217,7 @@ def _opencv() -> Any:
         import cv2
     except ImportError:
         raise VlarigError(
-            "this protocol resizes pictures with OpenCV, which this runtime lacks; install opencv-python-headless in it"
+            "this protocol resizes images with OpenCV, which this runtime lacks; install opencv-python-headless in it"
         ) from None
     cv2.setNumThreads(1)
     return cv2
