@@ -19,6 +19,7 @@ from hypothesis import settings
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.plugins import find_plugins
 from vlarig.harness.assets.bundle import find_bundle
+from vlarig.harness.cli import main
 from vlarig.harness.runtimes import runtime
 from vlarig.harness.runtimes.runtime import Runtime, add_runtime, find_runtime
 
@@ -45,6 +46,10 @@ EMBEDDED = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"][
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("vlarig", deadline=None)
 settings.load_profile("vlarig")
+
+# Containers often forbid compiled modules to be kept; each of the many processes of the tests would then compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -194,6 +199,25 @@ def run_cli(*words: str | Path | int, timeout: float = 120, **variables: str) ->
 def cli() -> Cli:
     """The command line, as a user runs it."""
     return run_cli
+
+
+@pytest.fixture
+def cli_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The same within this process, which spares half a second: for what a command prints and leaves, not for how a process ends."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str | Path | int, **variables: str) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            try:
+                status = main([str(word) for word in words])
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else 1
+        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")

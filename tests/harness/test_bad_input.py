@@ -42,8 +42,8 @@ SENTENCES = [
 @pytest.mark.parametrize(
     ("words", "message", "advice"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], message: str, advice: str) -> None:
-    done = cli(*words)
+def test_a_mistake_gets_one_sentence(toy_home: Path, cli_here, words: list[str], message: str, advice: str) -> None:
+    done = cli_here(*words)
     assert done.returncode == 2
     (sentence,) = done.stderr.strip().splitlines()
     assert sentence.startswith("vlarig: ")
@@ -59,8 +59,8 @@ def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], mess
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_option_is_named(toy_home: Path, cli, words: list[str], message: str) -> None:
-    done = cli(*words)
+def test_a_wrong_option_is_named(toy_home: Path, cli_here, words: list[str], message: str) -> None:
+    done = cli_here(*words)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -113,8 +113,8 @@ def test_what_is_missing_is_said_before_pytorch_is_imported(toy_home: Path, cli,
     assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
 
 
-def test_a_missing_runtime_comes_with_its_command(toy_home: Path, cli) -> None:
-    done = cli("sweep", "tabletop", "--policy", "random")
+def test_a_missing_runtime_comes_with_its_command(toy_home: Path, cli_here) -> None:
+    done = cli_here("sweep", "tabletop", "--policy", "random")
     assert done.returncode == 2
     assert "vlarig runtime install tabletop" in done.stderr
     assert not Path("runs").exists()
@@ -139,32 +139,32 @@ def test_films_without_their_extra_are_refused_before_the_sweep(toy_home: Path, 
     assert not Path("runs").exists()
 
 
-def test_a_runtime_without_the_simulator_says_so(toy_home: Path, cli) -> None:
+def test_a_runtime_without_the_simulator_says_so(toy_home: Path, cli_here) -> None:
     add_runtime("tabletop", Path(sys.executable))
-    done = cli("sweep", "tabletop", "--policy", "random", "--episodes", "1")
+    done = cli_here("sweep", "tabletop", "--policy", "random", "--episodes", "1")
     assert done.returncode == 2
     assert "cannot be imported" in done.stderr
     assert "No module named" in done.stderr
     assert "vlarig doctor" in done.stderr
 
 
-def test_a_ledger_of_a_newer_version_is_left_alone(toy_home: Path, cli) -> None:
+def test_a_ledger_of_a_newer_version_is_left_alone(toy_home: Path, cli_here) -> None:
     words = ["sweep", "toy", "--policy", "random", "--episodes", "1", "--run", "r"]
-    assert cli(*words).returncode == 0
+    assert cli_here(*words).returncode == 0
     with sqlite3.connect("r/ledger.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = Path("r/ledger.sqlite").read_bytes()
     for command in (words, ["table", "r"], ["runs", "replay", "r", "toy/standard@1/reach_red/base/0/0"]):
-        done = cli(*command)
+        done = cli_here(*command)
         assert done.returncode == 2
         assert "version 99" in done.stderr
         assert "install a newer vlarig" in done.stderr
     assert Path("r/ledger.sqlite").read_bytes() == before
 
 
-def test_a_run_that_is_being_written_is_not_written_twice(toy_home: Path, cli) -> None:
+def test_a_run_that_is_being_written_is_not_written_twice(toy_home: Path, cli_here) -> None:
     with RunLock(Path("r")):
-        done = cli("sweep", "toy", "--policy", "random", "--episodes", "1", "--run", "r")
+        done = cli_here("sweep", "toy", "--policy", "random", "--episodes", "1", "--run", "r")
     assert done.returncode == 2
     assert "is being written by process" in done.stderr

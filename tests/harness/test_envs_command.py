@@ -34,8 +34,8 @@ def test_the_embedded_suite_keeps_the_contract(tabletop: object, cli) -> None:
     assert "115 of 115 checks passed (10 episodes of 5 tasks, " in done.stdout  # 31 on the first task, 21 on each further one
 
 
-def test_a_broken_adapter_gets_advice(toy_home: Path, cli) -> None:
-    done = cli("envs", "check", "leaky")
+def test_a_broken_adapter_gets_advice(toy_home: Path, cli_here) -> None:
+    done = cli_here("envs", "check", "leaky")
     assert done.returncode == 1
     assert "FAIL  an_episode_played_twice_in_a_row_is_the_same" in done.stdout
     assert "What to do:" in done.stdout
@@ -75,8 +75,8 @@ def test_every_task_is_checked_and_the_report_says_on_which_episodes(toy_home: P
     assert "31 of 31 checks passed (2 episodes of 1 task, " in narrowed.stdout
 
 
-def test_a_suites_protocols_are_compared(toy_home: Path, cli) -> None:
-    described = cli("envs", "list", "two_ways").stdout
+def test_a_suites_protocols_are_compared(toy_home: Path, cli_here) -> None:
+    described = cli_here("envs", "list", "two_ways").stdout
     rows = {line.split()[0]: line.split()[1:] for line in described.splitlines() if line.strip()}
     assert rows["protocol"] == ["standard@1", "quick@1"]
     assert rows["n_action_steps"] == ["8", "4"]
@@ -87,8 +87,8 @@ def test_a_suites_protocols_are_compared(toy_home: Path, cli) -> None:
     assert {"reach_red", "reach_blue"} <= set(rows)
 
 
-def test_the_list_says_which_runtime_is_ready(toy_home: Path, cli) -> None:
-    lines = {line.split()[0]: line for line in cli("envs", "list").stdout.splitlines()}
+def test_the_list_says_which_runtime_is_ready(toy_home: Path, cli_here) -> None:
+    lines = {line.split()[0]: line for line in cli_here("envs", "list").stdout.splitlines()}
     assert lines["toy"].rstrip().endswith("toy (ready)")
     assert lines["tabletop"].rstrip().endswith("tabletop (not installed)")
     assert "standard@1" in lines["tabletop"]

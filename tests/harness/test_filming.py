@@ -192,21 +192,21 @@ def test_many_unfilmed_episodes_are_listed_in_short(toy_home: Path, monkeypatch:
     assert "and 2 more" in output
 
 
-def test_episodes_are_replayed_without_films_when_requested(toy_home: Path, cli) -> None:
+def test_episodes_are_replayed_without_films_when_requested(toy_home: Path, cli_here) -> None:
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run")).run
     failures = [key for key, result in results(run).items() if not result["success"]]
     for option, wanted in (("--failures", failures), ("--all", list(results(run)))):
-        done = cli("runs", "replay", "run", option, "--no-video")
+        done = cli_here("runs", "replay", "run", option, "--no-video")
         assert done.returncode == 0, done.stderr
         assert sorted(line.split()[1].rstrip(":") for line in done.stdout.splitlines()) == sorted(wanted)
     assert not (run / "videos").exists()
 
 
 @pytest.mark.slow
-def test_a_named_episode_is_filmed_again_and_alone(toy_home: Path, cli) -> None:
+def test_a_named_episode_is_filmed_again_and_alone(toy_home: Path, cli_here) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run"), video="all").run
     before = {name: (run / "videos" / name).stat().st_mtime_ns for name in films(run)}
-    done = cli("runs", "replay", "run", KEY)
+    done = cli_here("runs", "replay", "run", KEY)
     assert done.returncode == 0, done.stderr
     assert f"equal   {KEY}: " in done.stdout
     assert str(film_path(Path("run"), KEY)) in done.stdout
@@ -223,8 +223,8 @@ def test_a_named_episode_is_filmed_again_and_alone(toy_home: Path, cli) -> None:
         (["--all", "--workers", "0"], "workers is 0; expected 1 or more"),
     ],
 )
-def test_episodes_are_named_in_one_way(toy_home: Path, cli, words: list[str], sentence: str) -> None:
-    done = cli("runs", "replay", "run", *words)
+def test_episodes_are_named_in_one_way(toy_home: Path, cli_here, words: list[str], sentence: str) -> None:
+    done = cli_here("runs", "replay", "run", *words)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1

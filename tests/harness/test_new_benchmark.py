@@ -16,11 +16,11 @@ import pytest
     ],
 )
 def test_invalid_names_and_folders_are_refused_and_nothing_is_touched(
-    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+    cli_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("mine")
-    done = cli("envs", "new", *words)
+    done = cli_here("envs", "new", *words)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

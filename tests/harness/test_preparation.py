@@ -57,12 +57,12 @@ def hash_of(output: str) -> str:
 
 
 @pytest.mark.usefixtures("tried")
-def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(cli) -> None:
-    refused = cli("sweep", SUITE, "--policy", "random")
+def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(cli_here) -> None:
+    refused = cli_here("sweep", SUITE, "--policy", "random")
     assert refused.returncode == 2
     assert "0 of the 4 initial states of 'prepared' reach_red are found yet, and 1 more tasks lack some;" in refused.stderr
     assert "run: vlarig envs prepare prepared" in refused.stderr
-    done = cli("envs", "prepare", SUITE, "--workers", 2)
+    done = cli_here("envs", "prepare", SUITE, "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert "reach_red: initial state 4 will not do" in done.stdout
     assert "prepared: 8 initial states, sha256 " in done.stdout
@@ -71,19 +71,19 @@ def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(c
         assert sorted({record.initial_state for record in ledger.records()}) == good_candidates()
     identity = Manifest.load(Path("run")).identity
     assert identity.prepared == {"prepared": hash_of(done.stdout)}
-    again = cli("envs", "prepare", SUITE)
+    again = cli_here("envs", "prepare", SUITE)
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
     assert len(again.stdout.splitlines()) == 1
 
 
 def test_the_first_candidates_that_will_do_are_kept_with_any_number_of_workers(
-    cli, tried: Path, monkeypatch: pytest.MonkeyPatch
+    cli_here, tried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashes = set()
     for workers in (1, 2, 3):
         monkeypatch.setenv("VLARIG_HOME", str(tried.parent / f"home-{workers}"))
-        assert cli("runtime", "add", "toy", "--python", sys.executable).returncode == 0
-        done = cli("envs", "prepare", SUITE, "--workers", workers)
+        assert cli_here("runtime", "add", "toy", "--python", sys.executable).returncode == 0
+        done = cli_here("envs", "prepare", SUITE, "--workers", workers)
         assert done.returncode == 0, done.stderr
         hashes.add(hash_of(done.stdout))
         good = [json.loads(line) for line in found().splitlines()]
@@ -116,51 +116,51 @@ def test_a_preparation_that_is_killed_goes_on_and_tries_nothing_twice(cli, tried
 
 
 @pytest.mark.usefixtures("tried")
-def test_a_part_is_prepared_and_played_and_what_is_found_later_changes_no_run(cli) -> None:
+def test_a_part_is_prepared_and_played_and_what_is_found_later_changes_no_run(cli_here) -> None:
     part = ("--tasks", "reach_red", "--episodes", 2)
-    refused = cli("sweep", SUITE, "--policy", "random", *part)
+    refused = cli_here("sweep", SUITE, "--policy", "random", *part)
     assert "run: vlarig envs prepare prepared --tasks reach_red --episodes 2" in refused.stderr
-    assert cli("envs", "prepare", SUITE, *part).returncode == 0
-    assert cli("sweep", SUITE, "--policy", "random", *part, "--run", "run").returncode == 0
-    assert cli("sweep", SUITE, "--policy", "random", "--tasks", "reach_blue", "--run", "other").returncode == 2
-    assert cli("envs", "prepare", SUITE).returncode == 0
-    assert cli("sweep", SUITE, "--policy", "random", *part, "--run", "run").returncode == 0
-    assert cli("runs", "replay", "run", "--all").returncode == 0
+    assert cli_here("envs", "prepare", SUITE, *part).returncode == 0
+    assert cli_here("sweep", SUITE, "--policy", "random", *part, "--run", "run").returncode == 0
+    assert cli_here("sweep", SUITE, "--policy", "random", "--tasks", "reach_blue", "--run", "other").returncode == 2
+    assert cli_here("envs", "prepare", SUITE).returncode == 0
+    assert cli_here("sweep", SUITE, "--policy", "random", *part, "--run", "run").returncode == 0
+    assert cli_here("runs", "replay", "run", "--all").returncode == 0
     with Ledger.open_read_only(Path("run")) as ledger:
         assert sorted(record.initial_state for record in ledger.records()) == good_candidates()[:2]
 
 
 @pytest.mark.usefixtures("tried")
-def test_what_two_planners_found_is_not_mixed(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_two_planners_found_is_not_mixed(cli_here, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(monkeypatch, "planned", "same=('planner',)")
     monkeypatch.setenv("VLARIG_TEST_PLANNER", "slow")
-    assert cli("envs", "prepare", "planned:PLANNED", "--episodes", 1).returncode == 0
+    assert cli_here("envs", "prepare", "planned:PLANNED", "--episodes", 1).returncode == 0
     monkeypatch.setenv("VLARIG_TEST_PLANNER", "fast")
-    mixed = cli("envs", "prepare", "planned:PLANNED")
+    mixed = cli_here("envs", "prepare", "planned:PLANNED")
     assert mixed.returncode == 2
     assert "were found with planner 'slow', and now with 'fast'; they are not mixed" in mixed.stderr
-    swept = cli("sweep", "planned:PLANNED", "--policy", "random", "--episodes", 1)
+    swept = cli_here("sweep", "planned:PLANNED", "--policy", "random", "--episodes", 1)
     assert swept.returncode == 0
     assert "initial states found with planner slow" in " ".join(swept.stdout.split())
 
 
 @pytest.mark.usefixtures("tried")
-def test_a_task_with_too_few_candidates_is_given_up_in_a_sentence(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_with_too_few_candidates_is_given_up_in_a_sentence(cli_here, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(monkeypatch, "hard", "most=6")
-    done = cli("envs", "prepare", "hard:HARD")
+    done = cli_here("envs", "prepare", "hard:HARD")
     assert done.returncode == 2
     assert "6 initial states of task 'reach_red' were tried, and" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_suite_whose_states_are_known_needs_no_preparation(toy_home: Path, cli) -> None:
-    done = cli("envs", "prepare", "toy")
+def test_a_suite_whose_states_are_known_needs_no_preparation(toy_home: Path, cli_here) -> None:
+    done = cli_here("envs", "prepare", "toy")
     assert done.returncode == 2
     assert "the initial states of 'toy' are known; there is nothing to prepare" in done.stderr
 
 
-def test_results_do_not_depend_on_the_preparing_worker(cli, tried: Path) -> None:
-    assert cli("envs", "prepare", SUITE).returncode == 0
+def test_results_do_not_depend_on_the_preparing_worker(cli_here, tried: Path) -> None:
+    assert cli_here("envs", "prepare", SUITE).returncode == 0
     assert evaluate(SUITE, "random", run=Path("one"), workers=1, num_envs=1).complete
     assert evaluate(SUITE, "random", run=Path("two"), workers=2, num_envs=4).complete
     assert results(Path("one")) == results(Path("two"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import time
@@ -42,16 +43,24 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return pq.read_table(folder / "meta" / "vlarig_episodes.parquet").to_pylist()
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a recording leaves a copy for those that follow."""
+    return tmp_path_factory.mktemp("recorded") / "demos"
+
+
 @pytest.fixture
-def demos(toy_home: Path, cli: Any) -> Path:
-    done = cli("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "1", "--num-envs", "3")
-    assert done.returncode == 0, done.stderr
-    assert "dataset: demos, 8 episodes" in done.stdout
-    return Path("demos")
+def demos(toy_home: Path, cli_here: Any, recorded: Path) -> Path:
+    if not recorded.exists():
+        done = cli_here("data", "record", "toy", *FINDER, "--episodes", 4, "--to", "demos", "--workers", 1, "--num-envs", 3)
+        assert done.returncode == 0, done.stderr
+        assert "dataset: demos, 8 episodes" in done.stdout
+        shutil.copytree("demos", recorded)
+    return shutil.copytree(recorded, Path("demos"), dirs_exist_ok=True)
 
 
-def test_a_suite_without_images_is_recorded_too(toy_home: Path, cli: Any) -> None:
-    done = cli("data", "record", "seen", *FINDER, "--episodes", "2", "--to", "demos", "--workers", "1")
+def test_a_suite_without_images_is_recorded_too(toy_home: Path, cli_here: Any) -> None:
+    done = cli_here("data", "record", "seen", *FINDER, "--episodes", "2", "--to", "demos", "--workers", "1")
     assert done.returncode == 0, done.stderr
     sample = open_lerobot(Path("demos"), horizon=8)[0]
     assert sample.observation["images"] == {}
@@ -88,13 +97,13 @@ def test_a_recording_holds_what_was_seen_felt_and_done(demos: Path) -> None:
     assert index == len(dataset)
 
 
-def test_recorded_episodes_replay_to_their_digests(demos: Path, cli: Any) -> None:
-    done = cli("runs", "replay", demos / "run", "--all", "--no-video")
+def test_recorded_episodes_replay_to_their_digests(demos: Path, cli_here: Any) -> None:
+    done = cli_here("runs", "replay", demos / "run", "--all", "--no-video")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("equal ") == 8
 
 
-def test_episodes_that_fail_are_left_out_unless_wanted(toy_home: Path, cli: Any) -> None:
+def test_episodes_that_fail_are_left_out_unless_wanted(toy_home: Path, cli_here: Any) -> None:
     words = (
         "data",
         "record",
@@ -109,11 +118,11 @@ def test_episodes_that_fail_are_left_out_unless_wanted(toy_home: Path, cli: Any)
         "--tasks",
         "reach_red",
     )
-    assert cli(*words, "--to", "good").returncode == 0
+    assert cli_here(*words, "--to", "good").returncode == 0
     assert [int(row["key"].split("/")[4]) for row in rows(Path("good"))] == [1, 3]
-    assert cli(*words, "--to", "all", "--keep-failures").returncode == 0
+    assert cli_here(*words, "--to", "all", "--keep-failures").returncode == 0
     assert [row["success"] for row in rows(Path("all"))] == [False, True, False, True]
-    refused = cli(*words, "--to", "good", "--keep-failures")
+    refused = cli_here(*words, "--to", "good", "--keep-failures")
     assert refused.returncode == 2
     assert "was begun with keep_failures=False" in refused.stderr
 
@@ -151,9 +160,9 @@ def test_the_suite_puts_episodes_into_words(demos: Path) -> None:
         assert description.segments[0].words == f"{runs[0][2].capitalize()} to {goal} from {position}."
 
 
-def test_a_policy_without_stages_is_recorded_without_words(toy_home: Path, cli: Any) -> None:
+def test_a_policy_without_stages_is_recorded_without_words(toy_home: Path, cli_here: Any) -> None:
     words = ("--policy-options", "speaks=False", "--episodes", "1", "--workers", "1", "--tasks", "reach_red", "--to", "silent")
-    done = cli("data", "record", "toy", *FINDER, *words)
+    done = cli_here("data", "record", "toy", *FINDER, *words)
     assert done.returncode == 0, done.stderr
     assert "caption" not in done.stdout + done.stderr
     (row,) = rows(Path("silent"))
@@ -161,9 +170,9 @@ def test_a_policy_without_stages_is_recorded_without_words(toy_home: Path, cli: 
     assert list(open_lerobot("silent", horizon=8).descriptions) == [None]
 
 
-def test_nothing_is_played_or_written_again(demos: Path, cli: Any) -> None:
+def test_nothing_is_played_or_written_again(demos: Path, cli_here: Any) -> None:
     before = contents(demos)
-    done = cli("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "2")
+    done = cli_here("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "nothing was played" in done.stdout
     assert contents(demos) == before
@@ -245,7 +254,7 @@ def _staged(folder: Path) -> int:
 
 
 def test_a_death_while_episodes_are_joined_leaves_no_half_dataset(
-    toy_home: Path, cli: Any, demos: Path, monkeypatch: pytest.MonkeyPatch
+    toy_home: Path, cli_here: Any, demos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = contents(demos)
     words = ("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "again", "--workers", "1")
@@ -257,11 +266,11 @@ def test_a_death_while_episodes_are_joined_leaves_no_half_dataset(
         patch.setattr(lerobot_writer, "join_films", die)
         assert main([str(word) for word in words]) == 130
     assert not (Path("again") / "meta").exists()
-    assert cli(*words).returncode == 0
+    assert cli_here(*words).returncode == 0
     assert contents(Path("again")) == undisturbed
 
 
-def test_a_crash_of_the_simulator_loses_no_step(toy_home: Path, cli: Any, tmp_path: Path) -> None:
+def test_a_crash_of_the_simulator_loses_no_step(toy_home: Path, cli_here: Any, tmp_path: Path) -> None:
     words = (
         "data",
         "record",
@@ -276,10 +285,10 @@ def test_a_crash_of_the_simulator_loses_no_step(toy_home: Path, cli: Any, tmp_pa
         "--num-envs",
         "1",
     )
-    assert cli(*words, "--to", "calm").returncode == 0
+    assert cli_here(*words, "--to", "calm").returncode == 0
     (tmp_path / "counts").mkdir()
     fault = {"VLARIG_TEST_FAULT": "crash:reach_red/1:1", "VLARIG_TEST_COUNTS": str(tmp_path / "counts")}
-    done = cli(*words, "--to", "crashed", **fault)
+    done = cli_here(*words, "--to", "crashed", **fault)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "counts").iterdir())
     assert contents(Path("crashed")) == contents(Path("calm"))
@@ -292,15 +301,15 @@ def test_a_folder_with_other_things_is_refused(toy_home: Path) -> None:
         RecordingPlan(Path("mine"), "toy", keep_failures=False).begin()
 
 
-def test_a_number_of_episodes_is_needed(toy_home: Path, cli: Any) -> None:
-    done = cli("data", "record", "toy", *FINDER, "--to", "demos")
+def test_a_number_of_episodes_is_needed(toy_home: Path, cli_here: Any) -> None:
+    done = cli_here("data", "record", "toy", *FINDER, "--to", "demos")
     assert done.returncode == 2
     assert "how many episodes to play is not given" in done.stderr
 
 
-def test_where_none_succeeds_the_sentence_says_so(toy_home: Path, cli: Any) -> None:
+def test_where_none_succeeds_the_sentence_says_so(toy_home: Path, cli_here: Any) -> None:
     words = ("--policy-options", "lost=1", "--episodes", "1", "--workers", "1", "--to", "none")
-    done = cli("data", "record", "toy", *FINDER, *words)
+    done = cli_here("data", "record", "toy", *FINDER, *words)
     assert done.returncode == 2
     assert "there is no episode to write into none: none succeeded; --keep-failures keeps the others too" in done.stderr
 
@@ -329,10 +338,11 @@ def test_the_embedded_suite_is_recorded(tabletop: Runtime, cli: Any, tmp_path: P
     assert replayed.stdout.count("equal ") == 2
 
 
-def test_a_disturbed_expert_is_recorded_as_it_means_to_act(tabletop: Runtime, cli: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_disturbed_expert_is_recorded_as_it_means_to_act(tabletop: Runtime, cli_here: Any, tmp_path: Path) -> None:
     words = ("--policy", "expert", "--episodes", "1", "--tasks", "pick_into", "--workers", "1")
     for name, options in (("plain", ()), ("pushed", ("--policy-options", "disturbance=1"))):
-        done = cli("data", "record", "tabletop", *words, *options, "--to", tmp_path / name)
+        done = cli_here("data", "record", "tabletop", *words, *options, "--to", tmp_path / name)
         assert done.returncode == 0, done.stderr
     plain, pushed = (open_lerobot(tmp_path / name, horizon=1) for name in ("plain", "pushed"))
     with Ledger.open_read_only(tmp_path / "pushed" / "run") as ledger:
@@ -343,12 +353,12 @@ def test_a_disturbed_expert_is_recorded_as_it_means_to_act(tabletop: Runtime, cl
     assert (away[:, :6].max(axis=1) > 0).all()  # and a little of it all the time
     assert set(away[:, 6]) <= {0.0, 2.0}  # the gripper does the opposite, or what it is meant to
     np.testing.assert_array_equal(meant[0], plain[0].actions[0])  # what it does where nothing has pushed it yet
-    replayed = cli("runs", "replay", tmp_path / "pushed" / "run", "--all", "--no-video")
+    replayed = cli_here("runs", "replay", tmp_path / "pushed" / "run", "--all", "--no-video")
     assert replayed.returncode == 0
 
 
-def test_a_disturbance_is_no_negative_number(cli: Any, tmp_path: Path) -> None:
+def test_a_disturbance_is_no_negative_number(cli_here: Any, tmp_path: Path) -> None:
     words = ("--policy", "expert", "--policy-options", "disturbance=-1", "--episodes", "1")
-    done = cli("data", "record", "tabletop", *words, "--to", tmp_path / "demos")
+    done = cli_here("data", "record", "tabletop", *words, "--to", tmp_path / "demos")
     assert done.returncode != 0
     assert "disturbance=-1.0 of expert is not possible; give 0 or more" in done.stderr

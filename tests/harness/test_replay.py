@@ -103,42 +103,45 @@ def test_without_a_watcher_only_what_the_policy_saw_is_rendered(toy_home: Path, 
 @pytest.mark.parametrize(
     ("column", "value"), [("state_digest", "0" * 64), ("image_digest", "1" * 64), ("metrics", '{"distance": 0.125}')]
 )
-def test_a_false_record_is_detected(toy_home: Path, cli, column: str, value: str) -> None:
+def test_a_false_record_is_detected(toy_home: Path, cli_here, column: str, value: str) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run")).run
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute(f"UPDATE episodes SET {column} = ? WHERE key = ?", (value, KEY))
     connection.close()
-    done = cli("runs", "replay", "run", KEY, "--no-video")
+    done = cli_here("runs", "replay", "run", KEY, "--no-video")
     assert done.returncode == 1
     assert f"differs {KEY}: {column}" in done.stdout
 
 
-def test_failures_are_filmed_and_only_these(toy_home: Path, cli) -> None:
-    done = cli("sweep", "toy", "--policy", "toy.policies:ImageReader", "--episodes", "6", "--run", "run", "--video", "failures")
+def test_failures_are_filmed_and_only_these(toy_home: Path, cli_here) -> None:
+    done = cli_here(
+        "sweep", "toy", "--policy", "toy.policies:ImageReader", "--episodes", "6", "--run", "run", "--video", "failures"
+    )
     assert done.returncode == 0, done.stderr
     outcomes = {key: result["success"] for key, result in results(Path("run")).items()}
     assert len(set(outcomes.values())) == 2
     films = {path.stem for path in Path("run/videos").glob("*.mp4")}
     assert films == {key.replace("/", "_") for key, success in outcomes.items() if not success}
     assert Path("run/frames.png").exists()
-    again = cli("runs", "replay", "run", "--failures")
+    again = cli_here("runs", "replay", "run", "--failures")
     assert f"nothing was filmed: {len(films)} episodes are filmed already\nfilms: run/videos, images" in again.stdout
 
 
-def test_a_replay_of_nothing_says_so(toy_home: Path, cli) -> None:
+def test_a_replay_of_nothing_says_so(toy_home: Path, cli_here) -> None:
     reaching = Learner()
     reaching.load_weights(1, {"gain": np.ones(1, np.float32)})
     evaluate("toy", reaching, episodes=1, run=Path("run"))
     assert all(result["success"] for result in results(Path("run")).values())
-    assert cli("runs", "replay", "run", "--failures").stdout == "nothing was filmed: no finished episode failed\n"
+    assert cli_here("runs", "replay", "run", "--failures").stdout == "nothing was filmed: no finished episode failed\n"
     assert (
-        cli("runs", "replay", "run", "--failures", "--no-video").stdout == "nothing was replayed: no finished episode failed\n"
+        cli_here("runs", "replay", "run", "--failures", "--no-video").stdout
+        == "nothing was replayed: no finished episode failed\n"
     )
 
 
-def test_an_unknown_key_offers_the_nearest(toy_home: Path, cli) -> None:
+def test_an_unknown_key_offers_the_nearest(toy_home: Path, cli_here) -> None:
     evaluate("toy", "random", episodes=1, run=Path("run"))
-    done = cli("runs", "replay", "run", KEY.replace("red", "rad"))
+    done = cli_here("runs", "replay", "run", KEY.replace("red", "rad"))
     assert done.returncode == 2
     assert KEY in done.stderr
 

@@ -20,8 +20,8 @@ WORDS = ["--policy", "toy.policies:ImageReader"]
     ("shard", "wanted"),
     [("0/4", "I from 1 to 4"), ("5/4", "I from 1 to 4"), ("2", "as in 2/4"), ("a/b", "as in 2/4"), ("3/0", "N of 1 or more")],
 )
-def test_an_invalid_shard_is_refused_in_one_sentence(toy_home: Path, cli, shard: str, wanted: str) -> None:
-    done = cli("sweep", "toy", *WORDS, "--shard", shard)
+def test_an_invalid_shard_is_refused_in_one_sentence(toy_home: Path, cli_here, shard: str, wanted: str) -> None:
+    done = cli_here("sweep", "toy", *WORDS, "--shard", shard)
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith(f"vlarig: shard is '{shard}'; expected I/N")
@@ -30,38 +30,38 @@ def test_an_invalid_shard_is_refused_in_one_sentence(toy_home: Path, cli, shard:
 
 
 @pytest.mark.slow
-def test_shards_merge_to_the_undivided_run_and_go_on_as_it(toy_home: Path, cli) -> None:
+def test_shards_merge_to_the_undivided_run_and_go_on_as_it(toy_home: Path, cli_here) -> None:
     words = ["toy", *WORDS, "--episodes", "4"]
     whole = evaluate("toy", ImageReader(), workers=1, episodes=4, run=Path("whole")).run
     for number, share in ((1, 3), (2, 3), (3, 2)):
-        done = cli("sweep", *words, "--shard", f"{number}/3", "--workers", number, "--run", f"s{number}")
+        done = cli_here("sweep", *words, "--shard", f"{number}/3", "--workers", number, "--run", f"s{number}")
         assert done.returncode == 0, done.stderr
         assert f"shard {number}/3: {share} of the run's 8 episodes" in done.stdout
         assert len(results(Path(f"s{number}"))) == share
         assert "incomplete" not in done.stdout
-    part = cli("runs", "merge", "s3", "s1", "--run", "merged")
+    part = cli_here("runs", "merge", "s3", "s1", "--run", "merged")
     assert part.returncode == 0, part.stderr
     assert "are owed: the sweep's command, without --shard and with --run merged, runs them" in part.stdout
-    assert cli("runs", "merge", "s2", "--run", "merged").returncode == 0
+    assert cli_here("runs", "merge", "s2", "--run", "merged").returncode == 0
     assert results(Path("merged")) == results(whole)
-    again = cli("sweep", *words, "--run", "merged", "--video", "failures")
+    again = cli_here("sweep", *words, "--run", "merged", "--video", "failures")
     assert again.returncode == 0, again.stderr
     assert results(Path("merged")) == results(whole)
     failures = [key for key, result in results(whole).items() if not result["success"]]
     assert len(list(Path("merged/videos").glob("*.mp4"))) == len(failures) > 0
 
 
-def test_half_a_merged_run_is_finished_by_the_whole_sweeps_command(toy_home: Path, cli) -> None:
+def test_half_a_merged_run_is_finished_by_the_whole_sweeps_command(toy_home: Path, cli_here) -> None:
     whole = evaluate("toy", ImageReader(), episodes=3, run=Path("whole")).run
     half = evaluate("toy", ImageReader(), episodes=3, shard="1/2", run=Path("half"))
     assert half.complete
     assert len(results(half.run)) == 3
-    assert cli("runs", "merge", "half", "--run", "merged").returncode == 0
+    assert cli_here("runs", "merge", "half", "--run", "merged").returncode == 0
     assert evaluate("toy", ImageReader(), episodes=3, run=Path("merged")).complete
     assert results(Path("merged")) == results(whole)
 
 
-def test_a_shard_has_a_folder_of_its_own_and_says_what_it_is(toy_home: Path, cli) -> None:
+def test_a_shard_has_a_folder_of_its_own_and_says_what_it_is(toy_home: Path, cli_here) -> None:
     first = evaluate("toy", ImageReader(), shard="1/4")
     assert first.complete
     assert first.run.name.endswith("-shard-1-of-4")
@@ -70,11 +70,11 @@ def test_a_shard_has_a_folder_of_its_own_and_says_what_it_is(toy_home: Path, cli
     summary = {run.name: (run.shard, run.finished, run.expected, run.state) for run in list_runs()}
     assert summary[first.run.name] == ("1/4", 10, 10, "complete")
     assert summary[whole.run.name] == (None, 1, 1, "complete")
-    assert "shard 1/4 complete" in cli("runs", "list").stdout
-    table = cli("table", first.run, whole.run).stdout
+    assert "shard 1/4 complete" in cli_here("runs", "list").stdout
+    table = cli_here("table", first.run, whole.run).stdout
     assert "shard 1/4: 10 of the run's 40 episodes; 'vlarig runs merge' puts shards together" in table
     assert table.count("shard 1/4: ") == 1
-    first_data, whole_data = json.loads(cli("table", first.run, whole.run, "--format", "json").stdout)
+    first_data, whole_data = json.loads(cli_here("table", first.run, whole.run, "--format", "json").stdout)
     assert (first_data["shard"], first_data["complete"], whole_data["shard"]) == ("1/4", True, None)
     assert sum(task["expected"] for task in first_data["suites"][0]["tasks"]) == 10
     assert all(task["missing"] == 0 for task in first_data["suites"][0]["tasks"])
@@ -100,14 +100,14 @@ def test_a_folder_keeps_the_shard_it_was_begun_with(toy_home: Path) -> None:
     assert evaluate("toy", ImageReader(), episodes=1, shard="1/2", run=Path("first")).complete
 
 
-def test_an_empty_shard_is_complete_and_says_so(toy_home: Path, cli) -> None:
-    done = cli("sweep", "toy", *WORDS, "--episodes", "1", "--shard", "5/5", "--run", "r")
+def test_an_empty_shard_is_complete_and_says_so(toy_home: Path, cli_here) -> None:
+    done = cli_here("sweep", "toy", *WORDS, "--episodes", "1", "--shard", "5/5", "--run", "r")
     assert done.returncode == 0, done.stderr
     assert "shard 5/5: empty: the run has 2 episodes in all" in done.stdout
-    assert "shard 5/5 complete" in cli("runs", "list", ".").stdout
-    assert "incomplete" not in cli("table", "r").stdout
+    assert "shard 5/5 complete" in cli_here("runs", "list", ".").stdout
+    assert "incomplete" not in cli_here("table", "r").stdout
     evaluate("toy", "toy.policies:ImageReader", episodes=1, shard="1/5", run=Path("first"))
-    assert cli("runs", "merge", "r", "first", "--run", "merged").returncode == 0
+    assert cli_here("runs", "merge", "r", "first", "--run", "merged").returncode == 0
     assert len(results(Path("merged"))) == 1
 
 

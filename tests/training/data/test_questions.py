@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,11 +23,14 @@ def asked(seed: int, count: int = 9) -> tuple[View, list[Question]]:
     return view, questions(view, np.random.default_rng(seed), count)
 
 
-ALL = [(view, question) for view, found in map(asked, range(MANY)) for question in found]
+@cache
+def everything() -> list[tuple[View, Question]]:
+    """The questions on many scenes; other workers of pytest import this file, too, without need of them."""
+    return [(view, question) for view, found in map(asked, range(MANY)) for question in found]
 
 
 def of(kind: str) -> list[tuple[View, Question]]:
-    found = [(view, question) for view, question in ALL if question.kind == kind]
+    found = [(view, question) for view, question in everything() if question.kind == kind]
     assert len(found) > 50
     return found
 
@@ -47,7 +51,7 @@ def test_kinds_are_all_different_and_as_many_as_wanted_at_most() -> None:
     for seed in range(50):
         kinds = [question.kind for question in asked(seed, 3)[1]]
         assert len(kinds) == len(set(kinds)) <= 3
-    assert {question.kind for _, question in ALL} == set(FAMILY_OF) - {"instruction"}
+    assert {question.kind for _, question in everything()} == set(FAMILY_OF) - {"instruction"}
 
 
 def test_a_scene_and_a_seed_give_the_same_questions() -> None:
