@@ -13,7 +13,7 @@ from ..worker_spec import encoded
 from . import digests
 from .subject import Subject
 
-#: Other episodes that a warm process has played before.
+#: Other episodes that a warm process has played before, or more.
 EARLIER = (1, 2, 10)
 
 #: Steps that are played beside upstream's loop, or so many times those of an episode that is cut short where that is fewer; in chunks.
@@ -39,17 +39,24 @@ def every_task_keeps_the_env_contract(subject: Subject) -> None:
 
 
 def a_warm_process_equals_a_fresh_one(subject: Subject) -> None:
-    """An episode has the same digests in a fresh process and after 1, 2 and 10 others, of its task and of others, or after itself."""
+    """An episode has the same digests in a fresh process and after 1, 2 and 10 others, of its task and of others, or after itself.
+
+    The tasks on trial are played three times, and count among each other's others. Further ones, cut off, come between.
+    """
     tasks, steps = list(subject.trial_tasks), subject.steps
     warm: list[tuple[Episode, int, bool]] = []
     order: list[str] = []
     for earlier in EARLIER:
-        others = [tasks[number * len(tasks) // earlier] for number in range(earlier)]
+        own = max(map(order.count, tasks))
+        more = max(1, earlier + own - len(warm))
+        others = [tasks[number * len(tasks) // more] for number in range(more)]
         again = sorted(tasks, key=lambda task: task != others[-1])  # the first follows one of its own task
-        for number, task in enumerate(others):
+        for task in others:
+            number = order.count("")
             warm.append((subject.episode(task, number), 1 + steps // 2 * (number % 2), number % 3 == 1))
+            order.append("")
         warm += [subject.targets[task] for task in [*again, again[-1]]]  # the last follows itself
-        order += [*[""] * earlier, *again, again[-1]]
+        order += [*again, again[-1]]
         tasks = again[::-1]  # what was played last is still loaded
     (found,) = subject.play([warm])
     for number, (task, seen) in enumerate(zip(order, found, strict=True)):

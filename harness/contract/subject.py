@@ -32,8 +32,8 @@ from .storm import KILLS
 #: Seconds that a worker or a sweep of the kit may take.
 PATIENCE = 900.0
 
-#: Initial states that are found for each task on trial, where a suite's have to be found.
-FOUND = 2
+#: Tasks on trial, the first ones, that the kit's sweeps play: enough for four workers, and for processes to be killed at.
+SWEPT = 3
 
 
 @dataclass
@@ -46,6 +46,8 @@ class Subject:
         checked: Tasks on which the env checker is run. Default: all.
         recorded: Recorded actions, a file of ``numpy.savez``: from an episode's key, with ``|`` for ``/``, to steps that solve it.
         sweep: Committed digest of a sweep (:mod:`.digests`) of which a part is played again.
+        states: Initial states that are found for each task on trial, where a suite's have to be found. One is enough for a comparison
+            with upstream's loop.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Subject:
     checked: tuple[str, ...] = ()
     recorded: Path | None = None
     sweep: Path | None = None
+    states: int = 2
     _runs: Any = field(default_factory=itertools.count)
 
     @cached_property
@@ -62,12 +65,13 @@ class Subject:
     @cached_property
     def suite(self) -> Suite:
         """The suite; where initial states have to be found, some are, for the tasks on trial."""
-        self._prepare(self.trial_tasks, FOUND)
+        self._prepare(self.trial_tasks, self.states)
         return with_found(self.worker_spec)
 
     def _prepare(self, tasks: Sequence[str], wanted: int) -> None:
         if self.worker_spec.suite.preparation is not None:
-            assert find_initial_states(PrepareConfig(self.name, tuple(tasks), wanted)) == 0
+            one = PrepareConfig(self.name, tuple(tasks), wanted, workers=1)  # further ones would try more than are wanted
+            assert find_initial_states(one) == 0
 
     @cached_property
     def trial_tasks(self) -> tuple[str, ...]:
@@ -115,7 +119,7 @@ class Subject:
     def sweep_again(
         self, workers: int, num_envs: int, kills: Sequence[tuple[str, str]] = (), most: int = 1
     ) -> tuple[list[EpisodeRecord], list[str]]:
-        """Sweep two episodes of each task on trial, cut short, with random steps, while processes are killed.
+        """Sweep two episodes of each of the first tasks on trial, cut short, with random steps, while processes are killed.
 
         Args:
             workers: Workers.
@@ -129,7 +133,14 @@ class Subject:
         run = self.folder / f"run{next(self._runs)}"
         schedule = self.folder / f"{run.name}.kills"
         schedule.write_text("".join(f"{target} {activity}\n" for target, activity in kills))
-        words = ["sweep", self.name, "--policy", "vlarig.harness.contract.storm:RandomStorm", "--tasks", *self.trial_tasks]
+        words = [
+            "sweep",
+            self.name,
+            "--policy",
+            "vlarig.harness.contract.storm:RandomStorm",
+            "--tasks",
+            *self.trial_tasks[:SWEPT],
+        ]
         words += ["--policy-options", f"steps={self.steps}", "--episodes", "2", "--run", str(run)]
         words += ["--workers", str(workers), "--num-envs", str(num_envs)]
         for _ in range(most):
