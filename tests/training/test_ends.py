@@ -80,12 +80,12 @@ def test_the_expert_learns_from_keypoints_without_a_prompt(tmp_path: Path, monke
 
 
 def test_a_backbone_learns_what_the_keypoints_say(tmp_path: Path) -> None:
-    words = ("objective.language_weight=0", "steps=60", "batch_size=16", "optimizer.backbone.lr=2e-3")
+    words = ("objective.language_weight=0", "steps=50", "batch_size=8", "micro_batch_size=8", "optimizer.backbone.lr=2e-3")
     reporter = Numbers()
     train(read_config("backbone", None, (*COMMON, *words)), tmp_path / "backbone", reporter, Reaching())
-    losses = [reporter.numbers[step]["train/loss/ends"] for step in (1, 60)]
+    losses = [reporter.numbers[step]["train/loss/ends"] for step in (1, 50)]
     assert losses[1] < losses[0] / 4
-    assert reporter.numbers[60]["train/loss/marks"] == 0
+    assert reporter.numbers[50]["train/loss/marks"] == 0
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def thousand() -> list[str]:
     return digests(batches(0))
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])  # each imports PyTorch
 def test_workers_give_the_same_thousand_samples(thousand: list[str], workers: int) -> None:
     assert digests(batches(workers)) == thousand
 
