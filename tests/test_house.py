@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = list(PROJECT["tool"]["setuptools"]["package-dir"].values())
 SOURCES = sorted([ROOT / "go.py", *(path for room in [*ROOMS, "tests"] for path in (ROOT / room).rglob("*.py"))])
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "models").glob("*.md")])
 
 
 def commands_of(page: Path) -> list[list[str]]:
