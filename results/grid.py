@@ -7,6 +7,7 @@ half, on which nothing was chosen, says how well it does.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +98,16 @@ class Line:
 
 
 def lines(grid: Grid, axis: str) -> list[Line]:
-    """The grid along an axis whose values are numbers."""
+    """The grid along an axis whose values are numbers. A cell for which another axis means nothing is on every line of that axis."""
+    varied = [name for name, values in grid.axes.items() if name != axis and len(values) > 1]
     found: dict[tuple[str, ...], list[tuple[float, int]]] = {}
     for place, cell in enumerate(grid.cells):
-        others = {name: value for name, value in cell.settings.items() if name != axis}
-        policy = [cell.policy] if len(grid.policies) > 1 else []
-        shared = (*policy, *(f"{name} {value}" for name, value in others.items() if len(grid.axes[name]) > 1))
-        found.setdefault(shared, []).append((float(cell.settings[axis]), place))
-    return [Line(", ".join(shared), tuple(sorted(places))) for shared, places in found.items()]
+        policy = (cell.policy,) if len(grid.policies) > 1 else ()
+        choices = [[cell.settings[name]] if name in cell.settings else grid.axes[name] for name in varied]
+        for values in itertools.product(*choices):
+            words = (*policy, *(f"{name} {value}" for name, value in zip(varied, values, strict=True)))
+            found.setdefault(words, []).append((float(cell.settings[axis]), place))
+    return [Line(", ".join(words), tuple(sorted(places))) for words, places in found.items()]
 
 
 def numeric_axis(grid: Grid) -> str | None:

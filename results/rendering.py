@@ -33,7 +33,7 @@ def run_sheet(table: RunTable) -> Sheet:
 
 def grid_sheet(grid: Grid, title: str, tables: Sequence[RunTable], chosen: RunTable | None) -> Sheet:
     """A line for each setting, the best first; where one is chosen, its line on the other half of the initial states."""
-    order = sorted(range(len(tables)), key=lambda place: -(tables[place].total.rate or 0.0))
+    order = sorted(range(len(tables)), key=lambda place: (not tables[place].total.complete, -(tables[place].total.rate or 0.0)))
     lines = [
         Line(
             grid.label(grid.cells[place]),

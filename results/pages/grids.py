@@ -33,7 +33,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Curve:
-    """Settings that differ in one number alone: where each is in the chart, and its value."""
+    """Settings that differ in one number alone, those that are complete: where each is in the chart, and its value."""
 
     label: str
     points: tuple[tuple[float, str, Setting], ...]
@@ -94,7 +94,9 @@ def _grid_page(folder: Path, grid: Grid, found: dict[str, tuple[str, RunReader]]
         run, reader = found[grid.chosen_run]
         chosen = Setting(grid.label(grid.cells[grid.chosen]), addresses.run_page(run), reader.table(), True)
     axis = numeric_axis(grid)
-    order = sorted(settings.values(), key=lambda setting: -(setting.table.total.rate or 0.0))
+    order = sorted(
+        settings.values(), key=lambda setting: (not setting.table.total.complete, -(setting.table.total.rate or 0.0))
+    )
     curves = () if axis is None else _curves(grid, axis, settings)
     return GridPage(run_name(folder), tuple(order), chosen, axis or "", curves)
 
@@ -107,10 +109,10 @@ def _curves(grid: Grid, axis: str, settings: dict[int, Setting]) -> tuple[Curve,
         room = GridPage.width - GridPage.left - 24
         return round(GridPage.left + 8 + (value - least) / (most - least) * room, 1)
 
+    shown = {at for at, setting in settings.items() if setting.table.total.complete}
     return tuple(
         Curve(
-            line.label,
-            tuple((place(x), grid.cells[at].settings[axis], settings[at]) for x, at in line.places if at in settings),
+            line.label, tuple((place(x), grid.cells[at].settings[axis], settings[at]) for x, at in line.places if at in shown)
         )
         for line in lines(grid, axis)
     )

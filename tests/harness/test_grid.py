@@ -85,6 +85,8 @@ def test_a_grid_is_drawn_along_its_first_number() -> None:
     assert numeric_axis(grid) == "latency"
     found = {line.label: [x for x, _ in line.places] for line in lines(grid, "latency")}
     assert found == {f"{policy}, meanwhile {rule}": [1, 2, 4] for policy in ("one", "other") for rule in ("chunk", "still")}
+    late = make_grid(["one"], parse_axes(["latency=0,4", "meanwhile=chunk,still"]))
+    assert [line.places for line in lines(late, "latency")] == [((0.0, 0), (4.0, 1)), ((0.0, 0), (4.0, 2))], "0 is on both"
     assert numeric_axis(make_grid(["one"], {"protocol": ["a", "b"]})) is None
 
 
