@@ -127,7 +127,7 @@ def test_the_randomised_scenes_differ_by_seed_in_light_clutter_and_texture(env: 
 
 
 def test_flickering_lights_do_not_depend_on_frames(env: RobotwinEnv) -> None:
-    """Upstream renders them anew whenever it looks; here each physics step does, and a frame more or less changes nothing."""
+    """Upstream samples them anew whenever it looks; here each physics step does, and a frame more or less changes nothing."""
     begun = episode(suite=ROBOTWIN_HARD, **FOUND)
     lights: list[np.ndarray] = []
     for needs in (Needs(images=False), Needs(every_frame=True)):
