@@ -73,10 +73,10 @@ class SweepConfig(BaseModel):
     """Steps of each predicted chunk to run before the policy is queried again. Default: the policy's own number, or the protocol's."""
     latency: Annotated[str | None, tyro.conf.arg(metavar="N|measured")] = None
     """Control steps after a request at which its answer arrives, while the world moves on; 'measured' takes what the policy needs on
-    this machine for one request. Default: the protocol's, of which all that vlarig has wait for the answer."""
+    this machine for one request. Default: the protocol's; vlarig's own wait for the answer."""
     meanwhile: Annotated[Literal["chunk", "prefix", "still"] | None, tyro.conf.arg(metavar="chunk|prefix|still")] = None
-    """What the robot does until then: the rest of the chunk before; the same, and the policy fits its chunk to it (real-time chunking's
-    prefix); or nothing. Default: the protocol's, which is the chunk."""
+    """What the robot does until then: 'chunk' runs the rest of the chunk before; 'prefix' too, and the policy fits its chunk to that,
+    as in real-time chunking; 'still' waits. Default: the protocol's, which is 'chunk'."""
     part: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Only part I of N of each task's initial states, as a run of its own: choose settings on 1/2, and report what 2/2 gives."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None

@@ -35,6 +35,8 @@ batches change a run's speed, never its results; 'vlarig doctor RUN' says what w
   vlarig sweep tabletop --policy expert --episodes 2 --video all
   vlarig sweep tabletop --policy qwen-vla:small --policy-options temperature=1 steps=10
   vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
+  vlarig sweep tabletop --policy qwen-vla --grid n_action_steps=1,4,8 temperature=0,0.6
+  vlarig sweep tabletop --policy qwen-vla --latency measured
   vlarig sweep tabletop --policy expert --json | tail -n 1
   vlarig sweep tabletop --policy expert --shard 2/4         # the second of four parts; 'vlarig runs merge' puts them together
 """
