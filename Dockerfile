@@ -7,6 +7,6 @@ WORKDIR /opt/vlarig
 COPY . .
 RUN python3 go.py setup $RUNTIMES
 RUN vlarig doctor
-WORKDIR /work
+WORKDIR /srv
 ENTRYPOINT ["vlarig"]
 CMD ["doctor"]

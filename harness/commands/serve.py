@@ -82,10 +82,7 @@ class ServeEnvs:
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
             raise VlarigError(f"--workers is {self.workers}; expected 1 or more")
-        if not 0 <= self.port < 2**16:
-            raise VlarigError(f"--port is {self.port}; expected 0 to 65535")
-        if (self.certificate is None) != (self.key is None):
-            raise VlarigError("--certificate and --key go together; give both, or neither")
+        _check_listening(self)
 
     def config(self) -> EnvServerConfig:
         return EnvServerConfig(
@@ -171,12 +168,9 @@ class ServePolicy:
                 raise PolicyError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.wait_ms <= 60_000:
             raise PolicyError(f"--wait-ms is {self.wait_ms:g}; expected 0 to 60000")
-        if not 0 <= self.port < 2**16:
-            raise PolicyError(f"--port is {self.port}; expected 0 to 65535")
+        _check_listening(self)
         if self.replicas is not None and self.replicas < 1:
             raise PolicyError(f"--replicas is {self.replicas}; expected 1 or more")
-        if (self.certificate is None) != (self.key is None):
-            raise PolicyError("--certificate and --key go together; give both, or neither")
         if self.no_token and (self.token_env, self.token_file) != (None, None):
             raise PolicyError("--no-token goes with no --token-env and no --token-file; give one of them")
 
@@ -238,6 +232,14 @@ async def _serve(server: PolicyServer) -> None:
         screen.print(f"serving {served.name} for {served.embodiment.name} at {server.address}, layout {served.layout}")
         await stop.wait()
     screen.print(f"stopped after {server.answered} answers")
+
+
+def _check_listening(options: ServeEnvs | ServePolicy) -> None:
+    """Refuse a port that is none, and half of what encryption needs."""
+    if not 0 <= options.port < 2**16:
+        raise VlarigError(f"--port is {options.port}; expected 0 to 65535")
+    if (options.certificate is None) != (options.key is None):
+        raise VlarigError("--certificate and --key go together; give both, or neither")
 
 
 def _encryption(options: ServeEnvs | ServePolicy) -> ssl.SSLContext | None:

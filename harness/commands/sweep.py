@@ -62,11 +62,6 @@ class _Command(SweepConfig):
         """The sweep alone."""
         return SweepConfig.model_validate(self.model_dump(exclude={"as_json", "grid"}) | {"policy": self.policy[0]})
 
-    @field_validator("policy", "grid", mode="before")
-    @classmethod
-    def _several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
     @field_validator("policy", mode="after")
     @classmethod
     def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ..run_files import run_name
 from ..runs import CELLS, CHOSEN, GRID_RECORD
 from ..tables import RunTable
 from . import addresses
+from .charts import RateChart
 from .reading import RunReader
 
 
@@ -40,7 +41,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class GridPage:
+class GridPage(RateChart):
     """A grid.
 
     Attributes:
@@ -56,15 +57,9 @@ class GridPage:
     axis: str
     curves: tuple[Curve, ...]
 
-    # The chart's size, and the room at its left and below it for numbers.
-    width: ClassVar[int] = 480
+    # Room below for the axis' name.
     height: ClassVar[int] = 220
-    left: ClassVar[int] = 52
     below: ClassVar[int] = 40
-
-    def level(self, percent: float) -> float:
-        """Where a rate is in the chart, from its top."""
-        return round(8 + (1 - percent / 100) * (self.height - self.below - 8), 1)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
@@ -106,8 +101,7 @@ def _curves(grid: Grid, axis: str, settings: dict[int, Setting]) -> tuple[Curve,
     least, most = min(values), max(values)
 
     def place(value: float) -> float:
-        room = GridPage.width - GridPage.left - 24
-        return round(GridPage.left + 8 + (value - least) / (most - least) * room, 1)
+        return round(GridPage.across((value - least) / (most - least)), 1)
 
     shown = {at for at, setting in settings.items() if setting.table.total.complete}
     return tuple(

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from ..run_files import run_name
 from ..runs import EVALUATIONS
 from ..tables import RunTable, Tally
 from . import addresses
+from .charts import RateChart
 from .reading import RunReader
 
 
@@ -43,7 +43,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(RateChart):
     """A training that was evaluated.
 
     Attributes:
@@ -52,12 +52,6 @@ class Training:
 
     name: str
     points: tuple[Point, ...]
-
-    # The chart's size, and the room at its left and below it for numbers.
-    width: ClassVar[int] = 480
-    height: ClassVar[int] = 200
-    left: ClassVar[int] = 52
-    below: ClassVar[int] = 24
 
     @property
     def tasks(self) -> list[str]:
@@ -68,10 +62,6 @@ class Training:
         """The rate of a task, or of all, as the points of an SVG ``polyline``."""
         tallies = [(point.x, point.table.total if task is None else point.tasks.get(task)) for point in self.points]
         return " ".join(f"{x:.1f},{self.level(100 * tally.rate)}" for x, tally in tallies if tally and tally.rate is not None)
-
-    def level(self, percent: float) -> float:
-        """Where a rate is in the chart, from its top."""
-        return round(8 + (1 - percent / 100) * (self.height - self.below - 8), 1)
 
 
 def trainings(runs: Sequence[tuple[str, RunReader]]) -> list[Training]:
@@ -88,10 +78,6 @@ def trainings(runs: Sequence[tuple[str, RunReader]]) -> list[Training]:
 def _points(evaluations: Sequence[tuple[int, str, RunReader]]) -> tuple[Point, ...]:
     last = max(step for step, _, _ in evaluations)
     return tuple(
-        Point(step, addresses.run_page(run), reader.table(), _place(step / last if last else 0.5))
+        Point(step, addresses.run_page(run), reader.table(), RateChart.across(step / last if last else 0.5))
         for step, run, reader in evaluations
     )
-
-
-def _place(share: float) -> float:
-    return Training.left + 8 + share * (Training.width - Training.left - 24)
