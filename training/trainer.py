@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..envs.embodiments import Embodiment
 from ..harness.termination import Terminated
-from ..policies.qwen_vla.acceleration import choose_kernels
+from ..policies.qwen_vla.acceleration import attention_for_training, choose_kernels
 from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import PRESETS, ModelConfig
@@ -186,7 +186,8 @@ class Trainer:
             self._waited += time.perf_counter() - began
             if stopping:
                 self._stop(step)
-            measured = self._step(step, micro, counts)
+            with attention_for_training(self.group.device, self.learner.model.compute):
+                measured = self._step(step, micro, counts)
             # The step before this one: by now it is done, so that reading it stops nothing.
             self._check()
             self.measured = measured

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from ..api import PolicyError
@@ -70,6 +71,25 @@ def compile_model(model: QwenVla) -> None:
     """Have torch compile the costly parts of an answer, for batches and prompts of any size; it happens at the first chunk."""
     model.expert.compile(dynamic=True)
     model.backbone.model.language_model.compile(dynamic=True)
+
+
+@contextlib.contextmanager
+def attention_for_training(device: torch.device, compute: torch.dtype) -> Iterator[None]:
+    """On a CPU in bfloat16, have attention be plain matrix products for the block.
+
+    The backward pass of torch's fused attention there takes two and a half to five times as long at the lengths of this model's prompts
+    and chunks (torch 2.13). In float32 the two take equally long.
+    """
+    if device.type != "cpu" or compute != torch.bfloat16:
+        yield
+        return
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # of the CPU too, in spite of its name
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def kernels_in_use() -> dict[str, bool]:

@@ -228,6 +228,20 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, compute: str) -
     assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
 
 
+def test_bfloat16_learns_what_float32_does_and_leaves_attention_as_it_was(tmp_path: Path) -> None:
+    before = torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    full, half = (
+        [
+            numbers["train/loss"]
+            for numbers in trained(configuration("steps=4", f"model.compute={compute}"), tmp_path / compute).numbers.values()
+        ]
+        for compute in ("float32", "bfloat16")
+    )
+    assert half == pytest.approx(full, rel=0.02) and half != full
+    assert (torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()) == before
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
     here = trained(configuration("steps=2"), tmp_path / "here").numbers
     there = trained(configuration("steps=2", "data.workers=1"), tmp_path / "there").numbers
