@@ -3,6 +3,7 @@
     python lerobot_datasets.py read FOLDER OUT.npz     # samples of FOLDER, by LeRobot's own LeRobotDataset
     python lerobot_datasets.py train FOLDER OUT        # LeRobot's own training loop: the smallest ACT for some steps
     python lerobot_datasets.py write FOLDER            # LeRobot writes films (SVT-AV1) and images of :mod:`lerobot_images`
+    python lerobot_datasets.py run SCRIPT WORDS...     # a script that calls LeRobot, or the module lerobot.scripts.lerobot_train
 
 LeRobot 0.4.4 decodes films by torchcodec, or by torchvision's ``VideoReader``. The former needs FFmpeg's libraries beside it; the
 latter is gone from the torchvision that fits the driver's torch. :class:`Reader` takes its place, by PyAV as torchvision did it; what
@@ -11,6 +12,7 @@ LeRobot does with it, seeking, choosing by time and its tolerance, is LeRobot's 
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,7 +121,18 @@ def write(folder: Path) -> None:
         dataset.finalize()
 
 
+def run(script: str, *words: str) -> None:
+    sys.argv = [script, *words]
+    if script.endswith(".py"):
+        runpy.run_path(script, run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__")
+
+
 if __name__ == "__main__":
     torchvision.io.VideoReader = Reader
     torch.set_num_threads(1)
-    {"read": read, "train": train, "write": write}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    if sys.argv[1] == "run":
+        run(*sys.argv[2:])
+    else:
+        {"read": read, "train": train, "write": write}[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from comparing import results
 from lerobot_data import ROBOT, record_dataset
 from lerobot_images import LENGTHS, TASKS, frame_image, numbers, shown
 from third_party.environments import environment
 
+from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.training.data.lerobot import open_lerobot
 
 SCRIPT = Path(__file__).parents[2] / "third_party" / "lerobot_datasets.py"
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "lerobot_training.py"
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +70,33 @@ def test_lerobot_trains_on_what_we_write(lerobot: Callable[..., str], demos: Pat
     assert len(losses) == 6
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
+
+
+def test_lerobots_training_measures_its_checkpoints_and_learns_the_same(
+    lerobot: Callable[..., str], tabletop: Runtime, cli: Any, tmp_path: Path
+) -> None:
+    demos = tmp_path / "demos"
+    recorded = cli("data", "record", "tabletop", "--tasks", "push_to", "--policy", "expert", "--episodes", "2", "--to", demos)
+    assert recorded.returncode == 0, recorded.stderr
+    small = {"chunk_size": 8, "n_action_steps": 8, "dim_model": 32, "n_heads": 2, "dim_feedforward": 64, "latent_dim": 8}
+    small |= {"n_encoder_layers": 1, "n_vae_encoder_layers": 1, "pretrained_backbone_weights": "null"}
+    words = ["--policy.type=act", "--policy.device=cpu", "--policy.push_to_hub=false", "--dataset.repo_id=me/demos"]
+    words += [f"--dataset.root={demos}", *(f"--policy.{name}={value}" for name, value in small.items())]
+    words += ["--num_workers=0", "--batch_size=4", "--steps=2", "--save_freq=1", "--seed=1"]
+    own = ["--suite", "tabletop", "--tasks", "push_to", "--episodes", "1", "--policy-options", "convention=tabletop_panda"]
+    lerobot("run", EXAMPLE, *own, *words, f"--output_dir={tmp_path / 'measured'}")
+    lerobot("run", "lerobot.scripts.lerobot_train", *words, f"--output_dir={tmp_path / 'plain'}")
+    revisions = set()
+    for step in (1, 2):
+        run = tmp_path / "measured" / "vlarig" / f"step-{step:08d}"
+        assert [key.split("/")[2] for key in results(run)] == ["push_to"]
+        revisions.add(json.loads((run / "manifest.json").read_text())["identity"]["policy_revision"])
+        measured, plain = (
+            (tmp_path / run / "checkpoints" / f"{step:06d}" / "pretrained_model" / "model.safetensors").read_bytes()
+            for run in ("measured", "plain")
+        )
+        assert measured == plain
+    assert len(revisions) == 2
 
 
 def test_we_read_what_lerobot_writes(lerobot: Callable[..., str], tmp_path: Path) -> None:
