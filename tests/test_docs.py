@@ -175,6 +175,18 @@ def test_images_of_a_terminal_show_what_is_printed_today() -> None:
         assert not re.search("rows|execute", shown) and "url(" not in re.sub(r"url\(#", "", svg)
 
 
+def test_a_script_makes_every_image() -> None:
+    sys.path.insert(0, str(DOCS / "images"))
+    try:
+        from render import ELSEWHERE, IMAGES
+    finally:
+        sys.path.pop(0)
+    images = {file.name for file in (DOCS / "images").iterdir() if file.suffix not in (".py", "")}
+    assert images == IMAGES.keys() | ELSEWHERE.keys()
+    for script in ELSEWHERE.values():
+        assert (DOCS.parent / script).is_file()
+
+
 def test_links_and_images_exist() -> None:
     pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "benchmarks" / "speed" / "README.md"]
     for page in pages:

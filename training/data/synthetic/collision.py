@@ -88,9 +88,13 @@ class Collisions:
         could = made.pairs[(share > 0) & (share < _ALWAYS)]
         return cls(chain, links, ends, radii, could, made.points, made.point_links, made.point_radii, made.above)
 
+    def capsule_ends(self, poses: Links) -> Tensor:
+        """Where each capsule begins and ends, ``[N, C, 2, 3]``."""
+        return _placed(poses, self.links[:, None].expand(-1, 2), self.ends)
+
     def between(self, poses: Links) -> Tensor:
         """Distances of the pairs of capsules, ``[N, Q]``, negative where they overlap."""
-        ends = _placed(poses, self.links[:, None].expand(-1, 2), self.ends)
+        ends = self.capsule_ends(poses)
         first, second = ends[:, self.pairs[:, 0]], ends[:, self.pairs[:, 1]]
         gap = _between_segments(first[..., 0, :], first[..., 1, :], second[..., 0, :], second[..., 1, :])
         return gap - self.radii[self.pairs].sum(-1)
@@ -105,7 +109,7 @@ class Collisions:
         """
         poses = self.chain.links(joints)
         nearest = self.between(poses).amin(-1)
-        tips = _placed(poses, self.links[:, None].expand(-1, 2), self.ends)
+        tips = self.capsule_ends(poses)
         table = (tips[..., 2].amin(-1) - self.radii)[:, self.above].amin(-1)
         nearest = torch.minimum(nearest, table)
         if objects.shape[1]:
