@@ -49,7 +49,7 @@ class Transition:
         policy_version: The policy's version when it answered.
         observation: The observation after the chunk; at an episode's end the final one.
         next_first: The first observation of the env's next episode where this chunk ended one and the env goes on.
-        seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait``.
+        seconds: Where the wall time went: ``simulate``, ``render``, ``policy``, ``wait``. An episode's first chunk has its reset's too.
         worker: Name of the worker that ran it.
     """
 
@@ -106,6 +106,7 @@ class PlayedEnv:
         """Episodes that its stream has given."""
         self._sim = sim
         self._engine = engine
+        self._reset_seconds: dict[str, float] = {}
 
     @property
     def worker(self) -> Worker:
@@ -128,11 +129,13 @@ class PlayedEnv:
 
         Raises:
             GivenUpError: It failed too often, see :class:`.losses.Losses`.
+            ChildLostError: Its worker is away, in a sweep.
         """
         self._execution = Execution(episode.protocol, self._engine.embodiment)
         began = time.perf_counter()
         self.activity = "reset"
         snapshot = await self._sim.begin(episode, actions)
+        self.activity = "idle"
         self._reset_seconds = _split(time.perf_counter() - began, snapshot.seconds, 0.0)
         self.observation = observe(snapshot)
         return self.observation
@@ -142,6 +145,8 @@ class PlayedEnv:
 
         Raises:
             GivenUpError: It failed too often.
+            ChildLostError: Its worker is away, in a sweep.
+            PolicyLost: The policy's process is dead, and with it the policy's state of the episode.
         """
         episode, snapshot = self._sim.episode, self._sim.snapshot
         assert episode is not None
@@ -228,7 +233,7 @@ class Engine:
             raise ValueError(f"{len(streams)} streams for {num_envs} envs; each env needs a stream of its own")
         for number in range(num_envs):
             self._add_env(workers[number % len(workers)], number // len(workers))
-        self._loss: ChildLostError | None = None
+        self._last_absence: ChildLostError | None = None
 
     async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[Worker, int]] | None = None) -> None:
         """Run every episode of the queue; those given up reach the sinks as faults.
@@ -238,6 +243,9 @@ class Engine:
         Args:
             queue: The episodes.
             joining: Workers that join later, each with its number of envs.
+
+        Raises:
+            ChildLostError: All workers are given up, and episodes are left.
         """
         playing: list[asyncio.Task[None]] = []
         try:
@@ -255,11 +263,15 @@ class Engine:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         if not queue.over:
-            assert self._loss is not None
-            raise self._loss
+            assert self._last_absence is not None
+            raise self._last_absence
 
     async def collect(self, chunks_per_env: int, keep: Callable[[Transition], T]) -> list[list[T]]:
-        """The next ``chunks_per_env`` transitions of every env: ``[env][chunk]``, of each what ``keep`` gives."""
+        """The next ``chunks_per_env`` transitions of every env: ``[env][chunk]``, of each what ``keep`` gives.
+
+        Raises:
+            VlarigError: An env cannot go on: its episode failed too often, or the policy's state of it is lost.
+        """
         return await together([self._collect_env(env, chunks_per_env, keep) for env in self.envs])
 
     async def go_on(self, progress: Sequence[Progress]) -> None:
@@ -294,7 +306,7 @@ class Engine:
                 self.batcher.forget(env.number)
                 env.activity = "idle"
             if not await _worker_ready(env.worker, queue):
-                self._loss = env.worker.absence or self._loss
+                self._last_absence = env.worker.absence or self._last_absence
                 return
 
     async def _play(self, env: PlayedEnv, episode: Episode) -> None:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class GivenUpError(Exception):
-    """An episode failed :data:`MOST_ATTEMPTS` times for reasons that are not the policy's."""
+    """An episode failed :data:`MOST_ATTEMPTS` times, or once where its data are unfit, for reasons that are not the policy's."""
 
 
 class Losses:

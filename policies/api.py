@@ -41,7 +41,7 @@ class Request:
         seed: Seed of the policy's own randomness, a function of (run seed, key, chunk).
         observation: What the policy sees.
         embodiment: The embodiment that the actions move.
-        n_action_steps: How many steps of the answer will be run.
+        n_action_steps: How many steps of the answer may be run, from its first on; with a latency more than are run.
         prefix: For a policy that takes one: the steps that are run before the answer arrives, ``float32[delay_steps, A]``; the first
             steps of its chunk are to equal them. ``None`` where nothing is run meanwhile.
         privileged: Simulator truth by name, empty unless the policy declares that it needs it.

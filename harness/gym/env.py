@@ -166,7 +166,7 @@ class SuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._view.transition(before, result)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:
-        """Run up to the protocol's ``n_action_steps`` steps of ``actions``, ``float32[H, A]``."""
+        """Run up to the protocol's ``run_steps`` steps of ``actions``, ``float32[H, A]``."""
         return self._pool.run(self.run_chunk, actions)
 
     def render(self) -> np.ndarray | None:
