@@ -155,7 +155,7 @@ def table(work: Path, target: Path) -> None:
         command = [sys.executable, "-m", "vlarig.harness", "table", "--layout", "table8", *runs, "--format", "latex"]
         subprocess.run(command, cwd=work, stdout=file, check=True)
     (work / "page.tex").write_text(
-        r"\documentclass{article}\usepackage{booktabs,graphicx,threeparttable,multirow,array,xcolor}\pagestyle{empty}"
+        r"\documentclass{article}\usepackage{booktabs}\pagestyle{empty}"
         r"\begin{document}\input{table.tex}\end{document}"
     )
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "page.tex"], cwd=work, stdout=subprocess.DEVNULL, check=True)
