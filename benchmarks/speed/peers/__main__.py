@@ -65,7 +65,7 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
         "vlarig": version("vlarig"),
-        "versions": {name: requirements(name) for name in ("upstream", "vla-eval", "lerobot", "rlinf")},
+        "versions": {name: requirements(name) for name in ("upstream", "vla-eval", "lerobot", "rlinf", "roboeval")},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

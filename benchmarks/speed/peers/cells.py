@@ -58,6 +58,8 @@ WAYS = (
     ("lerobot", "1 env", 1, False),
     ("lerobot", "2 envs", 2, True),
     ("rlinf", "2 envs", 2, False),
+    ("roboeval", "1 shard", 1, False),
+    ("roboeval", "2 shards", 2, False),
     ("vlarig", "1 worker, 1 env", 1, False),
     ("vlarig", "1 worker, 4 envs", 4, True),
     ("vlarig", "defaults", 16, False),
@@ -81,6 +83,7 @@ KILLED = (
     ("vla-eval", "1 shard, named", 1, ("main",)),
     ("vla-eval", "2 shards", 2, ("simulator",)),
     ("lerobot", "1 env", 1, ("main",)),
+    ("roboeval", "1 shard", 1, ("main",)),
     ("vlarig", "1 worker, 1 env", 1, ("simulator", "main")),
     ("vlarig", "defaults", 16, ("simulator", "main")),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -222,6 +223,78 @@ class Rlinf(Driver):
         return Outcome(result.get("episodes", 0), result.get("steps", 0))
 
 
+class Roboeval(Driver):
+    """``roboeval run``; its sim workers and a policy server of its own kind run before it, as ``roboeval serve`` has it.
+
+    Its package (0.1.1) lacks two modules that each episode imports; they are taken from a clone.
+    """
+
+    name = "roboeval"
+    _LACKING = ("ica", "vlm_hl")
+
+    def ready(self) -> None:
+        """Its environment, and what its package lacks."""
+        clone = os.environ.get("ROBOEVAL", "")
+        if not all((Path(clone) / name).is_dir() for name in self._LACKING):
+            raise VlarigError(
+                f"ROBOEVAL is {clone!r}, expected a clone of github.com/KE7/roboeval, whose {' and '.join(self._LACKING)} its package "
+                "lacks; set it, or choose other peers by --only"
+            )
+        super().ready()
+        self._lacking.mkdir(exist_ok=True)
+        for name in self._LACKING:
+            (self._lacking / name).unlink(missing_ok=True)
+            (self._lacking / name).symlink_to(Path(clone).absolute() / name)
+
+    @property
+    def _lacking(self) -> Path:
+        return interpreter(self.name).parents[1] / "lacking"
+
+    def server(self, job: Job) -> Command:
+        """The policy server, and a sim worker for each shard on the ports after its own."""
+        words = [str(interpreter(self.name)), str(INSIDE / "roboeval_servers.py"), str(job.cell.envs)]
+        return job.command("server", words, self._environment())
+
+    def commands(self, job: Job) -> list[Command]:
+        """One process a shard, which starts one for each episode."""
+        cell, policy = job.cell, int(job.server)
+        commands = []
+        for shard in range(cell.envs):
+            config = {
+                "name": "ours",
+                "vla_url": f"http://127.0.0.1:{policy}",
+                "sim_url": f"http://127.0.0.1:{policy + 1 + shard}",
+                "sim": "libero",
+                "suite": cell.suite,
+                "max_tasks": 1,
+                "episodes_per_task": cell.episodes,
+                "output_dir": "out",
+                "params": {"max_steps": cell.steps},
+            }
+            (job.folder / f"config{shard}.yaml").write_text(json.dumps(config, indent=2), encoding="utf-8")
+            words = [str(interpreter(self.name)), "-m", "roboeval", "run", "--config", f"config{shard}.yaml"]
+            if cell.envs > 1:
+                words += ["--shard-id", str(shard), "--num-shards", str(cell.envs)]
+            commands.append(job.command(f"shard{shard}", words, self._environment()))
+        return commands
+
+    def outcome(self, job: Job) -> Outcome:
+        """What each shard wrote; an episode without a step is one that failed to run."""
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((job.folder / "out").glob("ours_*.json"))]
+        episodes = [episode for result in results for task in result["tasks"] for episode in task["episodes"]]
+        failed = [episode["failure_detail"].strip().splitlines()[-1] for episode in episodes if "failure_reason" in episode]
+        steps = sum(max(0, episode["steps"] - 1) for episode in episodes)  # it counts frames, the first one too
+        return Outcome(len(episodes), steps, len(failed), f"{len(failed)} failed: {failed[0]}" if failed else "")
+
+    def _environment(self) -> dict[str, str]:
+        """It sets MUJOCO_GL to egl by itself, and PyOpenGL has to agree."""
+        variables = environment(interpreter(self.name))
+        return variables | {
+            "PYOPENGL_PLATFORM": "egl",
+            "PYTHONPATH": os.pathsep.join([variables["PYTHONPATH"], str(self._lacking)]),
+        }
+
+
 class Vlarig(Driver):
     """``vlarig sweep``, as a user runs it."""
 
@@ -259,7 +332,9 @@ class Vlarig(Driver):
         return Outcome(len(records), sum(record.steps for record in records), len(attempts), ", ".join(messages))
 
 
-DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (Upstream(), VlaEval(), Lerobot(), Rlinf(), Vlarig())}
+DRIVERS: dict[str, Driver] = {
+    driver.name: driver for driver in (Upstream(), VlaEval(), Lerobot(), Rlinf(), Roboeval(), Vlarig())
+}
 
 
 def policy_server(folder: Path) -> Command:

@@ -31,6 +31,7 @@ IMPORTS = {
     "upstream": ("torch", "libero.libero.envs", "libero.libero.benchmark", "openpi_client.websocket_client_policy"),
     "vla-eval": ("torch", "libero.libero.envs", "vla_eval.cli.main", "vla_eval.orchestrator", "vla_eval_server"),
     "rlinf": ("torch", "libero.libero.envs", "rlinf.envs.libero.libero_env", "rlinf.scheduler.worker"),
+    "roboeval": ("torch", "libero.libero.envs", "fastapi", "typer", "requests"),
     "lerobot": ("libero.libero.envs", "lerobot.scripts.lerobot_eval", "lerobot_policy_steps.modeling_steps"),
 }
 
