@@ -149,7 +149,7 @@ def table(work: Path, target: Path) -> None:
     """Table 8 as LaTeX sets it: published rows, and three measured ones."""
     for policy in ("expert", "random", "qwen-vla:small"):
         name = policy.replace(":", "-")
-        vlarig(work, "sweep", "simpler_ood", "--policy", policy, "--episodes", "1", "--run", f"runs/{name}")
+        vlarig(work, "sweep", "simpler_ood", "--policy", policy, "--episodes", "4", "--run", f"runs/{name}")
     runs = sorted(str(each.relative_to(work)) for each in (work / "runs").iterdir())
     with (work / "table.tex").open("w") as file:
         command = [sys.executable, "-m", "vlarig.harness", "table", "--layout", "table8", *runs, "--format", "latex"]
