@@ -6,7 +6,6 @@ Shapes: ``A`` action channels of an embodiment, ``P`` numbers of its state vecto
 from __future__ import annotations
 
 import hashlib
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike
 from .embodiments import Embodiment
 from .episode import Camera, Episode, Protocol
 from .errors import BadActionError, VlarigError
+from .generators import generators, seeded_generators, set_generators
 from .images import as_seen
 from .scene_objects import SceneObject, objects_as_seen
 from .snapshot import (
@@ -396,17 +396,3 @@ def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> 
         actions[:, columns] = numbers > 0.5
     else:
         actions[:, columns] = np.sign(numbers) if rule == "sign" else np.where(numbers < 0, -1.0, 1.0)
-
-
-def generators() -> tuple[Any, Any]:
-    """The states of the process-wide generators."""
-    return random.getstate(), np.random.get_state()
-
-
-def seeded_generators(seed: int) -> tuple[Any, Any]:
-    return random.Random(seed).getstate(), np.random.RandomState(seed).get_state()
-
-
-def set_generators(states: tuple[Any, Any]) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])

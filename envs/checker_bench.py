@@ -11,9 +11,10 @@ from typing import Any, NoReturn, Optional
 
 import numpy as np
 
-from .api import Camera, Env, Episode, Needs, Observation, Snapshot, StepResult, generators, seeded_generators, set_generators
+from .api import Camera, Env, Episode, Needs, Observation, Snapshot, StepResult
 from .embodiments import Embodiment
 from .errors import VlarigError
+from .generators import generators, seeded_generators, set_generators
 
 #: Gives ``steps`` actions, ``float32[steps, A]``, that are legal and neither stop nor solve an episode.
 Sampler = Callable[[Embodiment, np.random.Generator, int], np.ndarray]

@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from typing import Any, Callable, Generic, TypeVar
 
-from .api import generators, set_generators
+from .generators import generators, set_generators
 
 SceneType = TypeVar("SceneType")
 

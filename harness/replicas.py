@@ -38,7 +38,8 @@ from ..policies.replica_messages import (
     join,
     split,
 )
-from .children.child import ChildConfig, ChildDied, Launcher
+from .children.child import Launcher
+from .children.child_config import ChildConfig, ChildDied
 from .children.line import Line
 from .children.liveness import together
 from .children.supervisor import Supervisor

@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from ..envs.messages import LOST
-from .children.child import ChildDied, Launcher
+from .children.child import Launcher
+from .children.child_config import ChildDied
 from .children.line import WorkerLine
 from .children.liveness import together, within
 from .children.simulator import Simulator, WorkerLog

@@ -20,35 +20,29 @@ import msgspec
 import numpy as np
 import torch
 import transformers
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from ..harness.machines.ray_fleet import connected
 from ..harness.machines.ray_replicas import ray_replicas
 from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
-from ..policies.qwen_vla.checkpoint import LoadedPolicy, describe_checkpoint, load, save_checkpoint
-from ..policies.qwen_vla.config import PRESETS
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, load, save_checkpoint
 from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.policy import QwenVlaPolicy
+from ..policies.qwen_vla.presets import PRESETS
 from ..policies.qwen_vla.sources import find_checkpoint
 from ..training.checkpoints import Checkpoints, full_weights, resume
-from ..training.config import EvaluationSettings, TrainingError, save_config
+from ..training.config import TrainingError, save_config
 from ..training.evaluation import Evaluations, acting_copy, export
 from ..training.learner import Learner
-from ..training.parallel import Processes, processes
+from ..training.parallel import Processes, processes, whole
 from ..training.reporting import Reporter
-from ..training.trainer import CONFIG_FILE, StopSignals, refuse_another, refuse_other_stages
+from ..training.stopping import StopSignals
+from ..training.trainer import CONFIG_FILE
 from .collection import SEEDS_APART, Allotment, Chunk, Collector, Rollout, Saved, allotted
-from .config import LearnedModel, PpoConfig, read_ppo_config
+from .config import PpoConfig
 from .ppo import Ppo
-
-#: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
-WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
-
-#: What else may change then: how long it is, what is measured and kept, and what a run that went astray needs.
-FREE = ("checkpoints", "evaluation", "track", "iterations", "optimizer", "collapse")
+from .start import check_processes, check_run, check_stage, evaluated, with_action_steps
 
 #: Seconds between two words on a rollout's progress.
 PATIENCE = 30.0
@@ -71,21 +65,6 @@ def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
         return Run(with_action_steps(config), run, reporter, group, stack).run()
 
 
-def with_action_steps(config: PpoConfig) -> PpoConfig:
-    """The configuration with the steps of a chunk that are run: where it names none, the policy's own number, or all of a chunk."""
-    if config.rollout.n_action_steps is not None:
-        return config
-    source = config.model.source
-    model = PRESETS[source]() if source in PRESETS else describe_checkpoint(find_checkpoint(source, weights=False)).config
-    steps = model.n_action_steps or model.horizon
-    if config.rollout.steps < steps:
-        raise TrainingError(
-            f"rollout.steps is {config.rollout.steps}, less than the {steps} steps of a chunk that are run; make it larger, or set "
-            "rollout.n_action_steps"
-        )
-    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"n_action_steps": steps})})
-
-
 class Run:
     """One process of a run; what it opens is closed by ``stack``."""
 
@@ -97,15 +76,7 @@ class Run:
         transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
         check_run(config, run)
         check_stage(config.model)
-        if config.rollout.envs % group.world:
-            raise TrainingError(
-                f"{config.rollout.envs} envs cannot be dealt equally to {group.world} processes; choose a multiple"
-            )
-        if config.ppo.value_fit and (group.world > 1 or not {"vision", "language"} <= set(config.model.frozen)):
-            raise TrainingError(
-                "ppo.value_fit needs one process and a frozen backbone, whose states it is fitted to; leave it out, or set "
-                "model.frozen=['vision','language']"
-            )
+        check_processes(config, group.world)
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep, whole=False)
         self.newest = self.checkpoints.newest()
         self.saved = Saved(Allotment(allotted(config.rollout))) if self.newest is None else self._read(self.newest)
@@ -417,41 +388,8 @@ class Run:
         )
 
 
-def whole(weight: Tensor) -> Tensor:
-    """A weight of all processes together."""
-    own = weight.detach()
-    return own.full_tensor() if isinstance(own, DTensor) else own
-
-
 def copied(bundle: LoadedPolicy) -> LoadedPolicy:
     """The policy with weights of its own, to act while the others are sharded."""
     copy = acting_copy(bundle)
     copy.model.load_state_dict(bundle.model.state_dict())
     return copy
-
-
-def evaluated(config: PpoConfig) -> EvaluationSettings | None:
-    """How the policy is measured: as many steps of a chunk run, and in the tasks that it learns, unless others are named."""
-    settings, rollout = config.evaluation, config.rollout
-    if settings is None:
-        return None
-    options: dict[str, object] = {"n_action_steps": rollout.n_action_steps}
-    if rollout.tasks and set(settings.suites) <= set(rollout.suites):
-        options["tasks"] = list(rollout.tasks)
-    return settings.model_copy(update={"options": options | settings.options})
-
-
-def check_run(config: PpoConfig, run: Path) -> None:
-    """Make sure that a run's folder is new or of the same run."""
-    saved = run / CONFIG_FILE
-    if saved.exists():
-        before = read_ppo_config(saved)
-        rollout = before.rollout.model_copy(update={name: getattr(config.rollout, name) for name in WHERE})
-        free = {name: getattr(config, name) for name in FREE}
-        refuse_another(run, before.model_copy(update=free | {"rollout": rollout}), config)
-
-
-def check_stage(model: LearnedModel) -> None:
-    """Make sure that what is tuned was fine-tuned before, or is the shipped policy."""
-    if model.source and not model.any_checkpoint:
-        refuse_other_stages(model.source, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")

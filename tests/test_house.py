@@ -275,6 +275,11 @@ def code_words(path: Path) -> list[str]:
     return [word for word in words if not re.search(r"\s", word)]
 
 
+def test_no_file_of_a_package_is_longer_than_400_lines():
+    rooms = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    assert {str(path.relative_to(ROOT)): lines for path in rooms if (lines := len(path.read_text().splitlines())) > 400} == {}
+
+
 def test_modules_begin_with_a_sentence_on_what_they_are():
     for path in SOURCES:
         docstring = ast.get_docstring(ast.parse(path.read_text()))

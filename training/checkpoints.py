@@ -26,11 +26,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor
 
 from .config import TrainingError, differences
 from .learner import Learner
-from .parallel import Processes
+from .parallel import Processes, whole
 
 #: Beside torch's files.
 PROGRESS_FILE = "training.json"
@@ -155,7 +154,7 @@ def full_weights(learner: Learner) -> dict[str, torch.Tensor] | None:
     weights: dict[str, Any] = get_model_state_dict(learner.model, options=options)
     if learner.average is not None:
         for name, tensor in learner.average.state.items():
-            weights[name] = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+            weights[name] = whole(tensor).cpu()
     return weights if learner.processes.first else None
 
 

@@ -17,7 +17,7 @@ from ..harness.command_line import parse
 from ..harness.screen import Screen
 from ..harness.trackers import TrackerName, check_trackers
 from ..harness.worker_spec import WorkerSpec
-from ..policies.qwen_vla.config import PRESETS
+from ..policies.qwen_vla.presets import PRESETS
 from ..policies.qwen_vla.sources import find_checkpoint
 from ..rl.config import PpoConfig, read_ppo_config
 from .config import STAGES, Settings, TrainConfig, TrainingError, read_config

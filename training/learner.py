@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 
 from ..policies.qwen_vla.model import QwenVla
 from .config import GroupSettings, OptimizerSettings
-from .parallel import Processes, shard
+from .parallel import Processes, shard, whole
 
 #: Group of weights to the beginning of their names.
 GROUPS = {"backbone": "backbone.", "expert": "expert.", "value_head": "value_head."}
@@ -113,7 +112,7 @@ class Learner:
         if self.average is not None:
             self.average.update(step)
         norms = {"gradient_norm": gradient, "weight_norm": nn.utils.get_total_norm([weight.detach() for weight in weights])}
-        return {name: norm.full_tensor() if isinstance(norm, DTensor) else norm for name, norm in norms.items()}
+        return {name: whole(norm) for name, norm in norms.items()}
 
     def rates(self) -> dict[str, float]:
         """The learning rate of each group at the last step."""

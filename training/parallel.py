@@ -20,6 +20,7 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from ..policies.qwen_vla.model import QwenVla
@@ -125,3 +126,9 @@ def shard(model: QwenVla, mesh: DeviceMesh) -> None:
     fully_shard(model, mesh=mesh)
     for method in ("encode", "velocity", "value"):
         register_fsdp_forward_method(model, method)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A weight, or a norm of weights, of all processes together; without a gradient."""
+    own = tensor.detach()
+    return own.full_tensor() if isinstance(own, DTensor) else own

@@ -6,30 +6,27 @@ one that did best where it was evaluated), ``evaluations/`` and what the tracker
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 import transformers
 from torch import Tensor
 
 from ..envs.embodiments import Embodiment
-from ..harness.termination import Terminated
 from ..policies.qwen_vla.acceleration import attention_for_training, choose_kernels
 from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
-from ..policies.qwen_vla.config import PRESETS, ModelConfig
+from ..policies.qwen_vla.config import ModelConfig
 from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.inputs import InputBuilder
 from ..policies.qwen_vla.inspection import describe
+from ..policies.qwen_vla.presets import PRESETS
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
 from .config import BEFORE, ModelSettings, Settings, Stage, TrainConfig, TrainingError, differences, read_config, save_config
@@ -38,6 +35,7 @@ from .learner import Learner
 from .parallel import Processes, processes
 from .reporting import Reporter
 from .samples import Stream
+from .stopping import Stopped, StopSignals
 from .streams import find_stream
 
 CONFIG_FILE = "config.json"
@@ -50,10 +48,6 @@ STATE_SIZE = 16
 
 #: The terms of the objective, in the order of their weights and sums.
 LOSSES: tuple[str, ...] = ("action", "language", "marks", "ends")
-
-
-class Stopped(Terminated):
-    """A signal ended the training; it is saved."""
 
 
 @dataclass(frozen=True)
@@ -375,47 +369,3 @@ def described(bundle: LoadedPolicy, stream: Stream) -> LoadedPolicy:
     for embodiment in stream.embodiments:
         before.config.check_embodiment(embodiment.name, embodiment.action_size)
     return LoadedPolicy(description, bundle.model, bundle.tokenizer, bundle.revision)
-
-
-class StopSignals:
-    """Keeps SIGTERM and SIGINT until a step is finished; a second one acts as it did before. Use it as a context manager.
-
-    Attributes:
-        requested: Whether one came.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._sentence: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Take the signals over; in another thread than the main one there are none to take."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._came) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def at_once(self, sentence: str) -> Iterator[None]:
-        """Do not wait for the end of what is done here.
-
-        Raises:
-            Stopped: A signal came, with that sentence.
-        """
-        self._sentence = sentence
-        try:
-            yield
-        except Terminated:  # a sweep takes SIGTERM over
-            raise Stopped(sentence) from None
-        finally:
-            self._sentence = None
-
-    def _came(self, number: int, _: object) -> None:
-        self.requested = True
-        signal.signal(number, self._before[number])
-        if self._sentence is not None:
-            raise Stopped(self._sentence)

@@ -35,13 +35,13 @@ from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
 from vlarig.policies.qwen_vla.backbone import BackboneInputs, hidden_states
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy
-from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.context import Context
 from vlarig.policies.qwen_vla.flow import euler, start_noise
 from vlarig.policies.qwen_vla.inputs import InputBuilder, prompted
 from vlarig.policies.qwen_vla.layout import ActionLayout
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
+from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.tokenizer import add_view_tokens, small_tokenizer, token_ids
 from vlarig.policies.qwen_vla.vision import image_features
 

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import math
 import os
 import secrets
 import signal
@@ -21,17 +20,16 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 from ...envs.errors import BadMessageError
 from ...envs.framing import HEAD_BYTES, Frame, read_head
 from ...envs.messages import CRASH, HANG, LOST, MEMORY
-from ...envs.wire import MAX_MESSAGE_BYTES
 from . import launcher
-from .liveness import TICK, within
+from .child_config import ChildConfig, ChildDied, how_it_ended
+from .liveness import TICK, exits, is_stopped, within
 
 #: Seconds that the launcher gets to start a child.
 START_SECONDS = 20.0
@@ -49,23 +47,6 @@ KILL_SECONDS = 10.0
 #: to the next request before the driver reads them.
 SEND_BYTES = 2**20
 
-#: Seconds between two checks whether the launcher has ended.
-_POLL_SECONDS = 0.01
-
-
-class ChildDied(Exception):
-    """A child died, and its state is lost.
-
-    Attributes:
-        kind: The failure: ``crash``, ``hang``, ``memory`` or ``lost`` of :mod:`vlarig.envs.messages`.
-        running: Number of the request that was running; 0 for none.
-    """
-
-    def __init__(self, kind: str, reason: str, running: int = 0) -> None:
-        super().__init__(reason)
-        self.kind = kind
-        self.running = running
-
 
 @dataclass
 class _Pending:
@@ -74,40 +55,6 @@ class _Pending:
     id: int
     patience: float
     delivered: bool = False
-
-
-@dataclass(frozen=True)
-class ChildConfig:
-    """How a child is started and watched.
-
-    Attributes:
-        command: Its command line; the program by its full path.
-        environment: Its environment variables.
-        greeting: One line of JSON that it reads first.
-        load_seconds: Timeout of its first frame.
-        answer_seconds: Timeout of a request that has no patience of its own.
-        output: Called with its output.
-        memory_bytes: Most memory that it may take; no bound when ``None``.
-        files: Open files that it inherits, by the environment variable that gets the file's path.
-        most_bytes: Largest body of a frame.
-        name: Its name in messages.
-    """
-
-    command: list[str]
-    environment: Mapping[str, str]
-    greeting: Mapping[str, Any]
-    load_seconds: float
-    output: Callable[[bytes], None]
-    memory_bytes: int | None = None
-    files: Mapping[str, int] = field(default_factory=dict)
-    most_bytes: int = MAX_MESSAGE_BYTES
-    name: str = "the simulator"
-    answer_seconds: float = 60.0
-
-    @property
-    def process(self) -> str:
-        """Its process's name in messages."""
-        return self.name if self.name == "it" else f"{self.name}'s process"
 
 
 class Launcher:
@@ -181,9 +128,9 @@ class Launcher:
         process.send_signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # another process may hold this end, too
-        if not await _exits(process, END_SECONDS):
+        if not await exits(process, END_SECONDS):
             process.kill()  # the kernel ends its children
-            await _exits(process, KILL_SECONDS)
+            await exits(process, KILL_SECONDS)
         await self._listener
         self._writer.transport.abort()
 
@@ -388,7 +335,7 @@ class Child:
             self._waited += TICK
             if not self._pending or self._waited < self._pending[0].patience or self._has_spoken():
                 continue
-            if self._pid is not None and _is_stopped(self._pid):
+            if self._pid is not None and is_stopped(self._pid):
                 self.kill(LOST, f"{self._config.process} was stopped by a signal, and was killed")
             else:
                 self.kill(HANG, f"{self._config.name} gave no answer within {self._pending[0].patience:g} s and was killed")
@@ -440,28 +387,3 @@ class Child:
         if self._channel is not None:
             with contextlib.suppress(OSError):
                 self._channel.shutdown(how)
-
-
-def how_it_ended(status: int | None) -> str:
-    """An exit status in words: ``exited with status 3``, ``was ended by SIGKILL``."""
-    if status is None or status >= 0:
-        return f"exited with status {status}"
-    names = {number.value: number.name for number in signal.Signals}
-    return f"was ended by {names.get(-status, f'signal {-status}')}"
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process (Linux only)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except OSError:
-        return False
-
-
-async def _exits(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process ends within ``seconds``, counted in ticks of this event loop."""
-    for _ in range(math.ceil(seconds / _POLL_SECONDS)):
-        if process.poll() is not None:
-            return True
-        await asyncio.sleep(_POLL_SECONDS)
-    return False

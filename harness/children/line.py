@@ -28,7 +28,7 @@ from ...envs.messages import (
     encode,
 )
 from ...envs.wire import MAX_MESSAGE_BYTES
-from .child import ChildDied
+from .child_config import ChildDied
 
 T = TypeVar("T", Started, Stepped, Prepared)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import subprocess
 from collections.abc import Awaitable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from websockets.asyncio.connection import Connection
@@ -22,6 +24,9 @@ TICK = 0.25
 
 #: Seconds that the other end of a connection gets to close it.
 CLOSE_SECONDS = 2.0
+
+#: Seconds between two checks whether a process has ended.
+_POLL_SECONDS = 0.01
 
 
 class Keepalive(NamedTuple):
@@ -103,3 +108,20 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (Linux only)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+async def exits(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process ends within ``seconds``, counted in ticks of this event loop."""
+    for _ in range(math.ceil(seconds / _POLL_SECONDS)):
+        if process.poll() is not None:
+            return True
+        await asyncio.sleep(_POLL_SECONDS)
+    return False

@@ -14,7 +14,8 @@ from ...envs.framing import Frame
 from ...envs.messages import LOST, MEMORY, PREPARE, START, STEP, Failure, Welcome, decode
 from ...envs.sources import check_unchanged
 from ..worker_spec import WorkerSpec
-from .child import Child, ChildConfig, ChildDied, Launcher
+from .child import Child, Launcher
+from .child_config import ChildConfig, ChildDied
 from .launcher import excess_of, resident_bytes
 
 #: Part of the room for leaks; the room is the share less the memory of a simulator whose envs all run. When this part is used up, the

@@ -10,7 +10,7 @@ from ...envs.backoff import LONGEST_ABSENCE, Backoff
 from ...envs.errors import VlarigError
 from ...envs.messages import LOST
 from ...envs.sources import CodeChangedError
-from .child import ChildDied
+from .child_config import ChildDied
 from .line import Line
 
 L = TypeVar("L", bound=Line)

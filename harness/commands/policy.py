@@ -33,8 +33,8 @@ class Inspect:
     """A preset instead: 4b, small, tiny."""
 
     def run(self) -> None:
-        from ...policies.qwen_vla.config import PRESETS
         from ...policies.qwen_vla.inspection import inspection
+        from ...policies.qwen_vla.presets import PRESETS
 
         if None not in (self.checkpoint, self.preset):
             raise PolicyError("name one checkpoint or one preset, as in: vlarig policy inspect --preset small")
@@ -60,7 +60,7 @@ class Create:
 
     def run(self) -> None:
         from ...policies.qwen_vla.checkpoint import load, save_checkpoint
-        from ...policies.qwen_vla.config import PRESETS
+        from ...policies.qwen_vla.presets import PRESETS
 
         if self.preset not in PRESETS:
             raise PolicyError(f"unknown preset {self.preset!r}; presets are {', '.join(PRESETS)}")

@@ -16,12 +16,13 @@ from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, grid_sheet, run_sheet
 from ...results.tables import run_table
 from ..command_line import parse
+from ..evaluation import Evaluation
 from ..grid import grid_folder, parse_axes, run_grid, tables_of
 from ..plan import SweepConfig
 from ..reporting.events import Note, Result, TaskResult
 from ..reporting.logs import EventLog
 from ..screen import Screen
-from ..sweep import Evaluation, cluster, named_policy, run_sweep
+from ..sweep import cluster, named_policy, run_sweep
 from ..termination import exit_status
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.

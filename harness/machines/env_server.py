@@ -41,7 +41,8 @@ from ...envs.messages import (
     encode,
 )
 from ...envs.wire import MAX_MESSAGE_BYTES
-from ..children.child import ChildDied, Launcher
+from ..children.child import Launcher
+from ..children.child_config import ChildDied
 from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, TICK, hang_up, keep_alive, within
 from ..children.simulator import Simulator, WorkerLog
 from ..sizing import Machine

@@ -39,11 +39,12 @@ from ...envs.untrusted import convert
 from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
-from .config import PRESETS, ModelConfig
+from .config import ModelConfig
 from .description import Description, TrainedStage
 from .egocentric import Eigengrasps
 from .model import QwenVla, build
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
+from .presets import PRESETS, SAMPLED_IN_PLACE
 from .sharing import share
 from .sources import find_checkpoint
 from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
@@ -61,9 +62,6 @@ FORMAT = 1
 
 #: What ``config.json`` holds beside the architecture, so that tools recognise the folder.
 MODEL_TYPE = "qwen_vla"
-
-#: Presets whose weights a CPU samples in minutes; they differ between kinds of devices.
-_SAMPLED_IN_PLACE = ("4b",)
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ def _preset(
         config = adapt(config)
 
     def sampled() -> QwenVla:
-        return build(config, seed, backbone, device if name in _SAMPLED_IN_PLACE else "cpu", dtype, compute).to(device)
+        return build(config, seed, backbone, device if name in SAMPLED_IN_PLACE else "cpu", dtype, compute).to(device)
 
     def fill() -> str:
         model.load_state_dict(sampled().state_dict())

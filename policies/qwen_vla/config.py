@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,13 +52,9 @@ LAST_TOKENS = 4
 QWEN_TOKENS = SpecialTokens(image_pad=248_056, video_pad=248_057, vision_start=248_053, vision_end=248_054)
 #: Rows of Qwen3.5's embedding. Its tokenizer has fewer entries, so the view tokens find room.
 QWEN_VOCABULARY = 248_320
-#: A small tokenizer numbers its special tokens first: end of text, message start and end, vision start and end, then the three pads.
-SMALL_TOKENS = SpecialTokens(image_pad=6, video_pad=7, vision_start=3, vision_end=4)
-#: Rows of the embedding of ``small`` and ``tiny``: as many entries as a small tokenizer may have.
-SMALL_VOCABULARY = 1024
 
 
-def _backbone(
+def backbone_config(
     text: dict[str, Any], vision: dict[str, Any], vocabulary_size: int, tokens: SpecialTokens, interval: int = 2
 ) -> dict[str, Any]:
     """A backbone with these sizes and with what all Qwen3.5 models have in common; one in ``interval`` attentions is full."""
@@ -93,7 +89,7 @@ def _backbone(
     }
 
 
-def _rope(theta: float, section: list[int]) -> dict[str, Any]:
+def rope_config(theta: float, section: list[int]) -> dict[str, Any]:
     return {
         "rope_type": "default",
         "rope_theta": theta,
@@ -104,7 +100,7 @@ def _rope(theta: float, section: list[int]) -> dict[str, Any]:
 
 
 #: The sizes of the public Qwen3.5-4B.
-_TEXT_4B = {
+TEXT_4B = {
     "hidden_size": 2560,
     "intermediate_size": 9216,
     "num_hidden_layers": 32,
@@ -112,13 +108,13 @@ _TEXT_4B = {
     "num_key_value_heads": 4,
     "head_dim": 256,
     "max_position_embeddings": 262_144,
-    "rope_parameters": _rope(10_000_000.0, [11, 11, 10]),
+    "rope_parameters": rope_config(10_000_000.0, [11, 11, 10]),
     "linear_key_head_dim": 128,
     "linear_value_head_dim": 128,
     "linear_num_key_heads": 16,
     "linear_num_value_heads": 32,
 }
-_VISION_4B = {
+VISION_4B = {
     "depth": 24,
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -129,7 +125,7 @@ _VISION_4B = {
 
 #: A backbone must state the fields that the paper's states here. Transformers' defaults (``Qwen3_5TextConfig``) are a larger model's
 #: (4,096 wide instead of 2,560), so a field that is left out would silently be wrong.
-BACKBONE_4B = _backbone(_TEXT_4B, _VISION_4B, QWEN_VOCABULARY, QWEN_TOKENS, interval=4)
+BACKBONE_4B = backbone_config(TEXT_4B, VISION_4B, QWEN_VOCABULARY, QWEN_TOKENS, interval=4)
 
 
 @dataclass(frozen=True)
@@ -357,7 +353,7 @@ def _check_backbone(backbone: dict[str, Any]) -> None:
         _check_keys(f"backbone's {name}", backbone[name], stated[name], stated[name])
     text, vision = backbone["text_config"], backbone["vision_config"]
     rope = text["rope_parameters"]
-    _check_keys("backbone's rope_parameters", rope, _TEXT_4B["rope_parameters"], _TEXT_4B["rope_parameters"])
+    _check_keys("backbone's rope_parameters", rope, TEXT_4B["rope_parameters"], TEXT_4B["rope_parameters"])
     rotary = int(text["head_dim"] * rope["partial_rotary_factor"])
     side = math.isqrt(vision["num_position_embeddings"])
     tokens = max(backbone[name] for name in TOKEN_FIELDS)
@@ -380,83 +376,3 @@ def _check_backbone(backbone: dict[str, Any]) -> None:
     for rule, kept in fits.items():
         if not kept:
             raise PolicyError(f"the backbone's sizes do not fit each other: {rule}")
-
-
-def qwen_vla_4b(vocabulary_size: int = QWEN_VOCABULARY, tokens: SpecialTokens = QWEN_TOKENS) -> ModelConfig:
-    """The paper's model: Qwen3.5-4B and an action expert of 1.15B parameters (paper, section 2.2).
-
-    The backbone's sizes give 4,539,265,536 parameters.
-
-    Args:
-        vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
-        tokens: Ids of the special tokens.
-    """
-    return ModelConfig(backbone=_backbone(_TEXT_4B, _VISION_4B, vocabulary_size, tokens, interval=4))
-
-
-def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
-    """The same architecture with about 6M parameters, which two CPU cores can train.
-
-    Every second layer of the language model is a full attention. With one in four there would be a single one, and the model learns
-    more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. The other differences
-    from the paper are :attr:`ModelConfig.deviations` and the merge of patches: a token that holds two objects does not say which colour
-    goes with which shape. Reasons and measurements are in docs/qwen-vla.md. Arguments are those of :func:`qwen_vla_4b`.
-    """
-    text = {
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 64,
-        "max_position_embeddings": 4096,
-        "rope_parameters": _rope(10_000.0, [3, 3, 2]),
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 32,
-        "linear_num_key_heads": 6,
-        "linear_num_value_heads": 6,
-    }
-    vision = {
-        "depth": 2,
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_heads": 4,
-        "out_hidden_size": 192,
-        "num_position_embeddings": 64,
-        "spatial_merge_size": 1,
-    }
-    expert = ExpertConfig(width=192, blocks=4, heads=3, mlp_width=512, time_features=256, context="ends")
-    backbone = _backbone(text, vision, vocabulary_size, tokens)
-    return ModelConfig(backbone, expert, image_size=(128, 128), stem="conv", kept_tokens=12)
-
-
-def qwen_vla_tiny(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
-    """The same architecture as small as it goes, for tests: one linear and one full attention, images of 64 x 64 pixels."""
-    text = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 32,
-        "max_position_embeddings": 4096,
-        "rope_parameters": _rope(10_000.0, [2, 1, 1]),
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
-        "linear_num_key_heads": 1,
-        "linear_num_value_heads": 2,
-    }
-    vision = {
-        "depth": 1,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 32,
-        "num_position_embeddings": 16,
-    }
-    expert = ExpertConfig(width=32, blocks=2, heads=2, mlp_width=64, time_features=32)
-    return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens), expert=expert, image_size=(64, 64))
-
-
-#: Name to preset; each takes the vocabulary's size and the special tokens of the tokenizer that it is used with.
-PRESETS: dict[str, Callable[..., ModelConfig]] = {"4b": qwen_vla_4b, "small": qwen_vla_small, "tiny": qwen_vla_tiny}

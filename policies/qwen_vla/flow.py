@@ -1,4 +1,4 @@
-"""Flow matching over action chunks: the loss, the time samplers, Euler sampling, and the SDE whose steps have a log-probability.
+"""Flow matching over action chunks: the loss, Euler sampling, and the SDE whose steps have a log-probability.
 
 Flow time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
 its time to the velocity; this module contains no model.
@@ -90,66 +90,6 @@ def action_loss(each: Tensor, mask: Tensor) -> Loss:
         mask: ``bool[B, H, K]``.
     """
     return Loss(each.sum(), mask.any(2).any(1).sum().float())
-
-
-@dataclass(frozen=True)
-class SigmoidNormal:
-    """Times that are the sigmoid of a normal variable: most of them between clean and noise (paper, section 5.2.1: stage T2A).
-
-    Attributes:
-        mean: Mean of the normal; the paper prints none, 0 is symmetric in time.
-        std: Its standard deviation; the paper prints none.
-    """
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.std > 0, f"SigmoidNormal's std is {self.std}, expected a number above 0")
-
-    def sample(self, count: int, generator: np.random.Generator) -> Tensor:
-        """``float32[count]`` times; the first ones are the same whatever the count."""
-        return torch.from_numpy(generator.normal(self.mean, self.std, count)).sigmoid().float()
-
-
-@dataclass(frozen=True)
-class Beta:
-    """Times from a Beta distribution, dense towards one end (paper, section 5.2.1: stages CPT and SFT, towards the clean end).
-
-    The paper prints no parameters. Those of the field are alpha 1.5, beta 1 and scale 0.999, in two directions: with
-    ``u ~ Beta(alpha, beta)``, ``clean`` is ``(scale - u) / scale``, cut off at 0 (starVLA/starVLA
-    starVLA/model/modules/action_model/GR00T_ActionHeader.py@0ed0aad, ``sample_time``, read in the paper's time), and ``noise`` is
-    ``scale u + 1 - scale`` (Physical-Intelligence/openpi src/openpi/models/pi0.py@15a9616, ``compute_loss``).
-
-    Attributes:
-        alpha: First parameter of the distribution.
-        beta: Second parameter.
-        scale: Keeps the sampled time off the far end, in 0 to 1.
-        toward: The end near which most times lie.
-    """
-
-    alpha: float = 1.5
-    beta: float = 1.0
-    scale: float = 0.999
-    toward: Literal["clean", "noise"] = "clean"
-
-    def __post_init__(self) -> None:
-        _check(
-            self.alpha > 0 and self.beta > 0,
-            f"Beta's alpha and beta are {self.alpha} and {self.beta}, expected numbers above 0",
-        )
-        _check(0 < self.scale <= 1, f"Beta's scale is {self.scale}, expected a number above 0 and up to 1")
-        _check(self.toward in ("clean", "noise"), f"Beta's toward is {self.toward!r}, expected 'clean' or 'noise'")
-
-    def sample(self, count: int, generator: np.random.Generator) -> Tensor:
-        """``float32[count]`` times; the first ones are the same whatever the count."""
-        sampled = generator.beta(self.alpha, self.beta, count)
-        times = (self.scale - sampled) / self.scale if self.toward == "clean" else self.scale * sampled + 1 - self.scale
-        return torch.from_numpy(times.clip(0, 1)).float()
-
-
-TimeSampler: TypeAlias = SigmoidNormal | Beta
-"""Where training times come from."""
 
 
 def start_noise(

@@ -6,9 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ...envs.embodiments import Embodiment
-from .config import PRESETS
 from .description import Description, chunk_steps
 from .embodiments import EXAMPLE
+from .presets import PRESETS
 from .prompt import chat_text, embodiment_prompt
 
 #: Parameters by part of presets that are shown without PyTorch: the paper's own size. A test counts them in the model.

@@ -9,7 +9,7 @@ from pydantic import Field
 from ...envs.errors import not_importable
 from ..api import PolicyError
 from ..options import Options, read_options
-from .config import PRESETS
+from .presets import PRESETS
 from .sources import find_checkpoint
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...envs.errors import suggestion
 from ..api import PolicyError
-from .config import PRESETS
+from .presets import PRESETS
 
 #: The checkpoint that this package brings along, which an empty source names; its made.txt says how it was made.
 SHIPPED = Path(__file__).parent / "shipped"

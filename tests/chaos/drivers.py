@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from chaos.processes import carrying, children, is_launcher
 from vlarig.envs.framing import Frame
-from vlarig.harness.children.child import Child, ChildConfig, ChildDied, Launcher
+from vlarig.harness.children.child import Child, Launcher
+from vlarig.harness.children.child_config import ChildConfig, ChildDied
 
 DIGEST = Path(__file__).with_suffix(".json")
 

@@ -19,7 +19,8 @@ from vlarig.envs.errors import BadMessageError
 from vlarig.envs.framing import HEAD_BYTES, MOST_ENVS, Frame, frame_of, read_head
 from vlarig.envs.messages import CRASH, HANG, LOST, MEMORY
 from vlarig.envs.wire import MAX_MESSAGE_BYTES
-from vlarig.harness.children.child import Child, ChildConfig, ChildDied, Launcher
+from vlarig.harness.children.child import Child, Launcher
+from vlarig.harness.children.child_config import ChildConfig, ChildDied
 
 MB = 10**6
 

@@ -29,11 +29,11 @@ from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.scripted import RandomPolicy
 from vlarig.rl.collection import Collector, Rollout, Saved, learned_protocol
 from vlarig.rl.config import read_ppo_config
-from vlarig.rl.run import evaluated, with_action_steps
+from vlarig.rl.start import evaluated, with_action_steps
 from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
 from vlarig.training.learner import rate
-from vlarig.training.trainer import Stopped
+from vlarig.training.stopping import Stopped
 
 
 def test_the_default_is_the_papers_recipe() -> None:

@@ -46,4 +46,6 @@ def test_the_training_begins_as_it_did(tmp_path: Path) -> None:
     reporter = Beginning()
     with pytest.raises(Enough):
         train(configuration(), tmp_path, reporter)
-    assert reporter.losses == pytest.approx({step: WRITTEN["losses"][step] for step in ("10", "20")}, rel=1e-3)
+    assert reporter.losses["10"] == pytest.approx(WRITTEN["losses"]["10"], rel=1e-3)
+    # Kinds of CPUs round sums otherwise, and training makes more of it: an AMD EPYC with AVX-512 was 0.23 % away here.
+    assert reporter.losses["20"] == pytest.approx(WRITTEN["losses"]["20"], rel=5e-3)

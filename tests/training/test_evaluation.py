@@ -21,7 +21,8 @@ from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.results.tables import run_table
 from vlarig.training.reporting import ConsoleReporter
 from vlarig.training.samples import ActionSample, Stream
-from vlarig.training.trainer import Stopped, train
+from vlarig.training.stopping import Stopped
+from vlarig.training.trainer import train
 
 
 class Points(Stream):

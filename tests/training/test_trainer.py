@@ -25,13 +25,14 @@ from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness.commands.policy import main as policy_command
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.batches import Collator
 from vlarig.training.config import TrainConfig, TrainingError, read_config
-from vlarig.training.trainer import Stopped, train
+from vlarig.training.stopping import Stopped
+from vlarig.training.trainer import train
 
 
 def trained(config: TrainConfig, run: Path, stream: Any = None) -> Numbers:

@@ -11,10 +11,7 @@ Shapes: ``J`` steps of an episode's trajectory, ``P`` numbers of the state, ``A`
 from __future__ import annotations
 
 import io
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,13 +31,11 @@ from .errors import DataError
 from .families import Family
 from .film_reader import FilmReader
 from .lerobot_files import Meta, read_descriptions, read_meta
+from .lerobot_numbers import EpisodeNumbers, KeptNumbers
 from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
 from .lerobot_rows import check_times, episode_rows, image_bytes, vectors
 from .pseudo_actions import pseudo_actions
 from .stored_cleaning import stored_cleaning, thresholds_of
-
-#: Bytes of episodes' numbers that a process keeps.
-KEPT_BYTES = 256 * 2**20
 
 
 def open_lerobot(
@@ -124,37 +119,6 @@ def moving_steps(actions: np.ndarray) -> int:
     return int((np.flatnonzero((actions != actions[-1]).any(1)) + 1)[-1:].sum())
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    """The numbers of an episode.
-
-    Attributes:
-        states: ``float32[J, P]``.
-        actions: ``float32[J, A]``.
-        seconds: ``float64[J]``, the frames' times from the episode's beginning.
-        tasks: ``int64[J]``, the frames' tasks.
-        films: Name of an image to its film, and the second at which the episode begins there.
-        images: Name of an image that is no film to its ``J`` files' bytes.
-        keypoints: ``float32[J, 12]``; ``None`` where the dataset has none.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    seconds: np.ndarray
-    tasks: np.ndarray
-    films: Mapping[str, tuple[str, float]]
-    images: Mapping[str, Sequence[bytes]]
-    keypoints: np.ndarray | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        arrays = (self.states, self.actions, self.seconds, self.tasks, self.keypoints)
-        return sum(each.nbytes for each in arrays if each is not None) + sum(
-            len(file) for files in self.images.values() for file in files
-        )
-
-
 class LeRobotDataset:
     """A dataset that :func:`open_lerobot` opens. It is pickled without files; each process opens those that it reads."""
 
@@ -187,7 +151,7 @@ class LeRobotDataset:
         self._every = every
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
         self._films = FilmReader()
-        self._kept = _Kept()
+        self._kept = KeptNumbers()
         self._begins = self._steps.copy()
         if rest is not None:
             moving = [moving_steps(each) for each in self.trajectories("actions")]
@@ -300,7 +264,7 @@ class LeRobotDataset:
             },
         )
 
-    def _decodes(self, key: str, place: int, frame: int, numbers: _Numbers) -> bool:
+    def _decodes(self, key: str, place: int, frame: int, numbers: EpisodeNumbers) -> bool:
         sample = self._sample(place, frame)
         try:
             image = self._decode(key, place, frame, numbers, sample)
@@ -326,13 +290,13 @@ class LeRobotDataset:
             )
         return self.meta.tasks[task]
 
-    def _image(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
+    def _image(self, key: str, place: int, frame: int, numbers: EpisodeNumbers, sample: str) -> np.ndarray:
         """``uint8[h, w, 3]``."""
         image = self._decode(key, place, frame, numbers, sample)
         self._check_size(image, key, sample)
         return image
 
-    def _decode(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
+    def _decode(self, key: str, place: int, frame: int, numbers: EpisodeNumbers, sample: str) -> np.ndarray:
         if key in numbers.films:
             path, begin = numbers.films[key]
             return self._films.read(path, begin + float(numbers.seconds[frame]), self.meta.fps, sample)
@@ -345,10 +309,10 @@ class LeRobotDataset:
                 f"{key} of {sample} in {self.meta.folder} has the shape {image.shape}; info.json says {wanted}: correct one of them"
             )
 
-    def _numbers(self, place: int) -> _Numbers:
+    def _numbers(self, place: int) -> EpisodeNumbers:
         return self._kept.get(place) or self._kept.keep(place, self._read(place))
 
-    def _read(self, place: int, with_images: bool = True) -> _Numbers:
+    def _read(self, place: int, with_images: bool = True) -> EpisodeNumbers:
         meta, layout = self.meta, self.layout
         file, number = meta.data_file(place), int(meta.numbers[place])
         single = ["timestamp", "frame_index", "episode_index", "task_index"]
@@ -374,7 +338,7 @@ class LeRobotDataset:
         else:
             actions = vectors(table, layout.action_key, layout.action_columns, layout.action_size, where)
         steps = len(actions)
-        return _Numbers(
+        return EpisodeNumbers(
             states=states[:steps],
             actions=actions,
             seconds=seconds[:steps],
@@ -386,37 +350,6 @@ class LeRobotDataset:
             },
             keypoints=vectors(table, KEYPOINTS, range(len(NAMES)), len(NAMES), where)[:steps] if pointed else None,
         )
-
-
-class _Kept:
-    """Episodes' numbers that a process has read, the latest of them. It is pickled empty; threads wait for each other."""
-
-    def __init__(self) -> None:
-        self._episodes: OrderedDict[int, _Numbers] = OrderedDict()
-        self._bytes = 0
-        self._turn = threading.Lock()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        _Kept.__init__(self)
-
-    def get(self, place: int) -> _Numbers | None:
-        with self._turn:
-            numbers = self._episodes.get(place)
-            if numbers is not None:
-                self._episodes.move_to_end(place)
-            return numbers
-
-    def keep(self, place: int, numbers: _Numbers) -> _Numbers:
-        with self._turn:
-            if place not in self._episodes:
-                self._episodes[place] = numbers
-                self._bytes += numbers.size
-            while self._bytes > KEPT_BYTES and len(self._episodes) > 1:
-                self._bytes -= self._episodes.popitem(last=False)[1].size
-            return numbers
 
 
 def _differences(states: np.ndarray, frames: np.ndarray, embodiment: Embodiment, where: str) -> np.ndarray:

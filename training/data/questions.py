@@ -7,17 +7,15 @@ about wherever there is a choice of answers, so that the words of a question alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ...envs.api import SceneObject
-from ...envs.keypoints import NAMES
-from ...policies.qwen_vla.conversation import NOTHING
-from .boxes import SCALE, Labelled, box_text, to_thousandths
+from .boxes import Labelled, box_text, to_thousandths
 from .families import Family
 
 T = TypeVar("T")
@@ -30,9 +28,6 @@ APART = 0.06
 
 #: One object is in front of another where it is so much nearer to the camera, in m: a tabletop object's own size.
 NEARER = 0.045
-
-#: Where a place is to be empty, objects are this far away, in thousandths of the image.
-EMPTY = 60
 
 #: Colours to ask for that a scene may lack. Neutral ones are no question by themselves: the robot and the room have them.
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "pink", "cyan")
@@ -141,161 +136,12 @@ def questions(view: View, rng: np.random.Generator, count: int) -> list[Question
     return found
 
 
-class Placed(NamedTuple):
-    """An object in an image, as :class:`~vlarig.policies.qwen_vla.conversation.Mark` has it, with its centre in thousandths."""
-
-    name: str
-    point: tuple[int, int]
-    role: str | None = None
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """A task in words on a scene, and the objects of that task in each image of the scene.
-
-    Attributes:
-        text: ``put the red cube in the black tray``.
-        answer: Where the two objects are in the first image, as boxes.
-        marks: View to the objects that it shows clearly. The object to move has the role ``object``, the one where it goes ``goal``. Up
-            to two places have no object.
-        keypoints: ``float32[12]``, the keypoints of the task (:mod:`vlarig.envs.keypoints`); what is not known is not a number.
-    """
-
-    text: str
-    answer: str
-    marks: dict[str, list[Placed]]
-    keypoints: np.ndarray
-
-
-#: Kinds of objects that others are put on or into, and how; they are never moved.
-_GOALS = {
-    "basket": "in",
-    "cabinet": "on",
-    "drawer": "in",
-    "plate": "on",
-    "stove": "on",
-    "towel": "on",
-    "tray": "in",
-    "zone": "into",
-}
-
-#: Wordings of a task by how an object gets to its goal; ``{0}`` is moved, ``{1}`` is the goal. They are those of the suites' own tasks
-#: and some more, and none of the protocol ``paraphrased`` of tabletop.
-_WORDINGS = {
-    "in": ("put {0} in {1}", "place {0} in {1}", "put {0} into {1}", "pick up {0} and place it in {1}", "move {0} into {1}"),
-    "on": ("put {0} on {1}", "place {0} on {1}", "pick up {0} and place it on {1}", "move {0} onto {1}"),
-    "into": ("push {0} into {1}", "push {0} to {1}", "put {0} on {1}", "move {0} into {1}"),
-    "beside": (
-        "stack {0} on {1}",
-        "stack {0} on {1}",
-        "put {0} on {1}",
-        "place {0} to the left of {1}",
-        "place {0} to the right of {1}",
-        "place {0} in front of {1}",
-        "place {0} behind {1}",
-        "put {0} next to {1}",
-        "move {0} beside {1}",
-    ),
-}
-
-#: What comes first in a token counts.
-_ORDER = ("object", "goal", None)
-
-#: Share of the tasks without articles: ``put carrot on plate`` (SimplerEnv).
-_BARE = 0.15
-
-#: Least visible share of the pixels of an object that the suite's own task is about: an object in the gripper is hidden by half.
-_HELD = 0.2
-
-
-def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruction | None:
-    """A task on two objects that the first view shows clearly, each the only one of its name; ``None`` where there are no two."""
-    first = next(iter(views.values()))
-    known = [each for each in first.clear if _is_unique(_name(each), first)]
-    movable = [each for each in known if each.kind not in _GOALS]
-    if not movable or len(known) < 2:
-        return None
-    moved = movable[rng.integers(len(movable))]
-    goals = [each for each in known if each is not moved]
-    goal = goals[rng.integers(len(goals))]
-    wording = _one(rng, _WORDINGS[_GOALS.get(goal.kind, "beside")])
-    article = "" if rng.random() < _BARE else "the "
-    roles = {_name(moved): "object", _name(goal): "goal"}
-    marks = {tag: _marks(view, [(each, roles.get(_name(each))) for each in view.clear], rng) for tag, view in views.items()}
-    text = wording.format(*(article + _name(each).words for each in (moved, goal)))
-    return Instruction(text, _places(first, (moved, goal)), marks, _keypoints(moved, goal, wording))
-
-
-def own_task(
-    views: Mapping[str, View], text: str, rng: np.random.Generator, keypoints: np.ndarray | None = None
-) -> Instruction | None:
-    """The suite's own task, by the roles that the simulator gives; ``None`` where no view shows its objects.
-
-    Args:
-        views: What is seen.
-        text: The task in the suite's words.
-        rng: Samples the places without an object.
-        keypoints: Its keypoints, where they are known.
-    """
-    first = next(iter(views.values()))
-    marked = {
-        tag: [(each, each.role or None) for each in view.objects if each.visible >= (_HELD if each.role else VISIBLE)]
-        for tag, view in views.items()
-    }
-    if not any(role for objects in marked.values() for _, role in objects):
-        return None
-    meant = sorted((each for each in first.clear if each.role), key=lambda each: _ORDER.index(each.role))
-    about = np.full(len(NAMES), np.nan, np.float32) if keypoints is None else keypoints
-    return Instruction(
-        text, _places(first, meant), {tag: _marks(views[tag], objects, rng) for tag, objects in marked.items()}, about
-    )
-
-
-def _keypoints(moved: SceneObject, goal: SceneObject, wording: str) -> np.ndarray:
-    """The keypoints of a made-up task, as far as its words say: its expert says where beside an object another one belongs."""
-    known = dict.fromkeys(NAMES, np.nan)
-    known |= {f"object_{axis}": number for axis, number in zip("xyz", moved.position, strict=True)}
-    known |= {f"goal_{axis}": number for axis, number in zip("xyz", goal.position, strict=True)}
-    if goal.kind in _GOALS or wording.startswith("stack"):
-        known |= {f"place_{axis}": known[f"goal_{axis}"] for axis in "xy"}
-    if goal.kind in _GOALS:
-        known["goal_z"] = np.nan  # experts take it at the height of the table
-    if not wording.startswith("move"):
-        known["pushed"] = float(wording.startswith("push"))
-    return np.array([known[name] for name in NAMES], np.float32)
-
-
-def _places(view: View, objects: Sequence[SceneObject]) -> str:
-    """Where objects are in an image, as boxes."""
-    return box_text([Labelled(to_thousandths(each.box, view.width, view.height), _name(each).words) for each in objects])
-
-
-def _marks(view: View, objects: Sequence[tuple[SceneObject, str | None]], rng: np.random.Generator) -> list[Placed]:
-    """Marks of what a view shows, with their roles, and of two places without an object."""
-    marks = [
-        Placed(_name(each).words, _thousandths(view.across(each), view.down(each)), role)
-        for each, role in sorted(objects, key=lambda obj: _ORDER.index(obj[1]))
-    ]
-    boxes = [to_thousandths(obj.box, view.width, view.height) for obj in view.objects]
-    for x, y in rng.integers(SCALE, size=(2, 2)).tolist():
-        if not any(
-            left - EMPTY <= x <= right + EMPTY and top - EMPTY <= y <= bottom + EMPTY for left, top, right, bottom in boxes
-        ):
-            marks.append(Placed(NOTHING, (x, y)))
-    return marks
-
-
-def _thousandths(x: float, y: float) -> tuple[int, int]:
-    """A place in shares of an image, in thousandths of it."""
-    return min(int(x * SCALE), SCALE - 1), min(int(y * SCALE), SCALE - 1)
-
-
 def _where(view: View, rng: np.random.Generator) -> Question | None:
     known = [(obj, query) for obj in view.clear for query in _references(obj, view)]
     if not known:
         return None
     obj, query = known[rng.integers(len(known))]
-    asking = _one(rng, ("Where is the {}?", "Locate the {}.", "Find the {}.", "Point out the {}.")).format(query.words)
+    asking = one_of(rng, ("Where is the {}?", "Locate the {}.", "Find the {}.", "Point out the {}.")).format(query.words)
     return Question("where", f"{asking} {_FORMAT}", _boxes(view, [obj], query.words))
 
 
@@ -306,7 +152,7 @@ def _every(view: View, rng: np.random.Generator) -> Question | None:
     by_number = _by_answer(choices, lambda query: _number(query, view))
     query = _sampled(rng, by_number)[1]
     fitting = sorted((each for each in view.clear if query.fits(each)), key=lambda each: each.box)
-    asking = _one(rng, ("Locate every {}.", "Find every {}.", "Point out every {}.")).format(query.words)
+    asking = one_of(rng, ("Locate every {}.", "Find every {}.", "Point out every {}.")).format(query.words)
     return Question("every", f"{asking} {_FORMAT}", _boxes(view, fitting, query.words))
 
 
@@ -318,10 +164,10 @@ def _side(view: View, rng: np.random.Generator) -> Question | None:
     if pair is None:
         return None
     left, right = pair
-    answer = _one(rng, ("left", "right"))
+    answer = one_of(rng, ("left", "right"))
     first, second = (left, right) if answer == "left" else (right, left)
     names = _refer(first, view, rng), _refer(second, view, rng)
-    text = _one(
+    text = one_of(
         rng, ("Is the {} to the left or to the right of the {}?", "On which side of the {1} is the {0}, left or right?")
     )
     return Question("side", text.format(*names), answer)
@@ -332,7 +178,7 @@ def _depth(view: View, rng: np.random.Generator) -> Question | None:
     if pair is None:
         return None
     near, far = pair
-    answer = _one(rng, ("in front", "behind"))
+    answer = one_of(rng, ("in front", "behind"))
     first, second = (near, far) if answer == "in front" else (far, near)
     text = f"Seen from the camera, is the {_refer(first, view, rng)} in front of or behind the {_refer(second, view, rng)}?"
     return Question("depth", text, answer)
@@ -341,9 +187,9 @@ def _depth(view: View, rng: np.random.Generator) -> Question | None:
 def _extreme(view: View, rng: np.random.Generator) -> Question | None:
     if len(view.objects) < 2 or len(view.clear) < len(view.objects):
         return None
-    side = _one(rng, ("left", "right"))
+    side = one_of(rng, ("left", "right"))
     ordered = sorted(view.objects, key=view.across, reverse=side == "right")
-    if abs(view.across(ordered[0]) - view.across(ordered[1])) < APART or not _is_unique(_name(ordered[0]), view):
+    if abs(view.across(ordered[0]) - view.across(ordered[1])) < APART or not is_unique(naming(ordered[0]), view):
         return None
     return Question("extreme", f"Which object is furthest to the {side}?", ordered[0].name)
 
@@ -354,12 +200,12 @@ def _count(view: View, rng: np.random.Generator) -> Question | None:
     if not choices:
         return None
     number, query = _sampled(rng, _by_answer(choices, lambda query: _number(query, view)))
-    text = _one(rng, ("How many {} are there?", "How many {} do you see?", "Count the {}."))
+    text = one_of(rng, ("How many {} are there?", "How many {} do you see?", "Count the {}."))
     return Question("count", text.format(query.plural), str(number))
 
 
 def _colour(view: View, rng: np.random.Generator) -> Question | None:
-    single = [each for each in view.clear if each.colour and each.kind and _is_unique(_Query(kind=each.kind), view)]
+    single = [each for each in view.clear if each.colour and each.kind and is_unique(_Query(kind=each.kind), view)]
     if single:
         obj = single[rng.integers(len(single))]
         return Question("colour", f"What colour is the {obj.kind}?", obj.colour)
@@ -367,7 +213,7 @@ def _colour(view: View, rng: np.random.Generator) -> Question | None:
 
 
 def _colour_at_an_end(view: View, rng: np.random.Generator) -> Question | None:
-    side = _one(rng, ("left", "right"))
+    side = one_of(rng, ("left", "right"))
     for kind in _shuffled(rng, {each.kind for each in view.objects}):
         same = sorted((each for each in view.objects if each.kind == kind), key=view.across, reverse=side == "right")
         sure = len(same) > 1 and all(each.colour and each.visible >= VISIBLE for each in same)
@@ -377,12 +223,12 @@ def _colour_at_an_end(view: View, rng: np.random.Generator) -> Question | None:
 
 
 def _exists(view: View, rng: np.random.Generator) -> Question | None:
-    there = [_name(each) for each in view.clear]
+    there = [naming(each) for each in view.clear]
     absent = _absent(view, rng)
     if not there or not absent:
         return None
     answer, query = _sampled(rng, {"yes": there, "no": absent})
-    text = _one(rng, ("Is there {}?", "Do you see {}?")).format(_with_article(query.words))
+    text = one_of(rng, ("Is there {}?", "Do you see {}?")).format(_with_article(query.words))
     return Question("exists", text, answer)
 
 
@@ -396,7 +242,7 @@ def _caption(view: View, rng: np.random.Generator) -> Question | None:
         "object recognition": sorted({each.name for each in objects}),
         "source location": sorted({f"{each.name} {place}" for each, place in zip(objects, places, strict=True)}),
     }
-    text = _one(rng, ("Describe the objects and where they are.", "What is in the picture, and where?"))
+    text = one_of(rng, ("Describe the objects and where they are.", "What is in the picture, and where?"))
     return Question("caption", text, f"There is {'; '.join(said)}.", facts)
 
 
@@ -419,10 +265,10 @@ _FORMAT = "Output the bbox coordinates in JSON format."
 
 def _references(obj: SceneObject, view: View) -> list[_Query]:
     """Words that fit the object and no other of the image."""
-    queries = [_name(obj), _Query(kind=obj.kind)]
+    queries = [naming(obj), _Query(kind=obj.kind)]
     if _is_hue(obj.colour) and all(each.colour for each in view.objects):
         queries.append(_Query(colour=obj.colour))
-    return [query for query in dict.fromkeys(queries) if _is_unique(query, view)]
+    return [query for query in dict.fromkeys(queries) if is_unique(query, view)]
 
 
 def _refer(obj: SceneObject, view: View, rng: np.random.Generator) -> str:
@@ -430,11 +276,11 @@ def _refer(obj: SceneObject, view: View, rng: np.random.Generator) -> str:
     return known[rng.integers(len(known))].words
 
 
-def _name(obj: SceneObject) -> _Query:
+def naming(obj: SceneObject) -> _Query:
     return _Query(obj.colour, obj.kind)
 
 
-def _is_unique(query: _Query, view: View) -> bool:
+def is_unique(query: _Query, view: View) -> bool:
     return sum(map(query.fits, view.objects)) == 1
 
 
@@ -444,7 +290,7 @@ def _is_hue(colour: str) -> bool:
 
 def _queries(view: View) -> list[_Query]:
     """What objects of the image fit: names, kinds, colours."""
-    found = [_name(each) for each in view.objects] + [_Query(kind=each.kind) for each in view.objects]
+    found = [naming(each) for each in view.objects] + [_Query(kind=each.kind) for each in view.objects]
     if all(each.colour for each in view.objects):
         found += [_Query(colour=each.colour) for each in view.objects if _is_hue(each.colour)]
     return list(dict.fromkeys(found))
@@ -505,7 +351,7 @@ def _boxes(view: View, objects: Sequence[SceneObject], label: str) -> str:
     return box_text([Labelled(to_thousandths(each.box, view.width, view.height), label) for each in objects])
 
 
-def _one(rng: np.random.Generator, choices: Sequence[str]) -> str:
+def one_of(rng: np.random.Generator, choices: Sequence[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 

@@ -42,8 +42,9 @@ from ...policies.qwen_vla.prompt import embodiment_prompt
 from ...policies.scripted import ExpertPolicy
 from .errors import DataError
 from .families import FAMILIES, Family
+from .instructions import Instruction, instruction, own_task
 from .question_scenes import SPLITS, NewScenes, RecordedScenes, Split, rng_of, scene_protocol
-from .questions import FAMILY_OF, Instruction, Question, View, instruction, own_task, questions
+from .questions import FAMILY_OF, Question, View, questions
 from .vision_language import VisionLanguageDataset
 
 #: Scenes that are written at once.

@@ -11,10 +11,10 @@ import torch
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.answering import answer, answer_ids, answers
 from vlarig.policies.qwen_vla.backbone import hidden_states
-from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Batch, build
+from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.prompt import IM_END
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer
 

@@ -7,7 +7,8 @@ import pytest
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig, Qwen3_5VisionConfig
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.config import PRESETS, ExpertConfig, ModelConfig, SpecialTokens
+from vlarig.policies.qwen_vla.config import ExpertConfig, ModelConfig, SpecialTokens
+from vlarig.policies.qwen_vla.presets import PRESETS
 
 TWO = (("seven", 7), ("three", 3))
 

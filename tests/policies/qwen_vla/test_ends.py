@@ -12,11 +12,12 @@ import torch
 from vlarig.envs.embodiments import pose_and_fingers
 from vlarig.envs.keypoints import Keypoints
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.config import LAST_TOKENS, PRESETS
+from vlarig.policies.qwen_vla.config import LAST_TOKENS
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.ends import NUMBERS, READ, Ends, blurred, end_numbers, ends_loss, hand_pose, relations
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
 from vlarig.policies.qwen_vla.model import Batch, build
+from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.rotations import euler_matrix, rotation_matrix
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 

@@ -5,8 +5,8 @@ import torch
 from speed_scripts import speed_scripts
 from torch.nn.functional import conv1d, scaled_dot_product_attention
 
-from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.model import build
+from vlarig.policies.qwen_vla.presets import PRESETS
 
 TINY = PRESETS["tiny"]()
 

@@ -11,13 +11,11 @@ from torch.func import functional_call
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.flow import (
-    Beta,
     DenoisingSteps,
     Draws,
     Loss,
     Prefix,
     Sde,
-    SigmoidNormal,
     action_loss,
     draw,
     euler,
@@ -30,6 +28,7 @@ from vlarig.policies.qwen_vla.flow import (
     step_time,
     target_velocity,
 )
+from vlarig.policies.qwen_vla.flow_times import Beta, SigmoidNormal
 
 H, K = 8, 12
 

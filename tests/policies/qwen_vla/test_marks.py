@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from vlarig.policies.qwen_vla.backbone import embed, hidden_states
-from vlarig.policies.qwen_vla.config import PRESETS, ModelConfig
+from vlarig.policies.qwen_vla.config import ModelConfig
 from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Still, Turn
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Batch, QwenVla, build
+from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30)}

@@ -13,7 +13,8 @@ from unrendered_scenes import COLOURS, SHAPES, sampled, thing
 from vlarig.benchmarks.captions import DIMENSIONS
 from vlarig.envs.api import SceneObject
 from vlarig.training.data.boxes import boxes_in, to_thousandths
-from vlarig.training.data.questions import _WORDINGS, EMPTY, FAMILY_OF, Question, View, instruction, own_task, questions
+from vlarig.training.data.instructions import _WORDINGS, EMPTY, instruction, own_task
+from vlarig.training.data.questions import FAMILY_OF, Question, View, questions
 
 MANY = 800
 
