@@ -50,8 +50,8 @@ print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else 
 EOF
 
 record tabletop 240
-record simpler_widowx 64 put_eggplant_in_basket put_carrot_on_plate
-record libero_object 7
+record simpler_widowx 60 put_eggplant_in_basket put_carrot_on_plate
+record libero_object 6
 look tabletop
 look simpler_widowx
 look libero_object
