@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from ..policies.qwen_vla.model import QwenVla
 from .config import GroupSettings, OptimizerSettings
-from .parallel import Processes, shard, whole
+from .parallel import Processes, shard, sum_gradients, whole
 
 #: Group of weights to the beginning of their names.
 GROUPS = {"backbone": "backbone.", "expert": "expert.", "value_head": "value_head."}
@@ -53,7 +53,7 @@ class Learner:
     """A model on its way: takes gradients, updates the weights, and knows how.
 
     Args:
-        model: In training mode from now on, and sharded where there are several processes.
+        model: In training mode from now on, and sharded where several processes hold a part each.
         settings: Of the optimiser.
         steps: Those over which learning rates fall; they stay where they are in steps beyond.
         processes: Those that train together.
@@ -63,7 +63,7 @@ class Learner:
         self.model = model.train()
         # Alone too: a part that a batch does not need has a gradient of zero, not none, with any number of processes.
         model.every_part = True
-        if processes.mesh is not None:
+        if processes.mesh is not None and processes.shards:
             shard(model, processes.mesh)
         self.settings = settings
         self.steps = steps
@@ -90,6 +90,8 @@ class Learner:
             self.model.set_requires_gradient_sync(last)
             loss = loss * self.processes.world  # FSDP averages
         loss.backward()
+        if last and self.processes.world > 1 and not self.processes.shards:
+            sum_gradients([weight for group in self.optimizer.param_groups for weight in group["params"]])
 
     def update(self, step: int, held: Collection[str] = ()) -> dict[str, Tensor]:
         """One step of the optimiser by the gradients that are there; they are gone after it.

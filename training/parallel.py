@@ -3,6 +3,9 @@
 Weights are sharded by torch's FSDP2 (``fully_shard``): each block of the language model, the vision tower and the action expert is a
 group of its own, gathered when it is at work, and all else is the root's. Weights are gathered in float32: bfloat16 would halve the
 traffic and would round the norms of an update but not those of a replica that acts, see docs/training.md for what it costs.
+
+Where each process holds all weights (``shard_over=1``), they are plain tensors, and gradients are summed in one exchange: FSDP would
+copy all weights in every pass.
 """
 
 from __future__ import annotations
@@ -53,6 +56,11 @@ class Processes:
     def first(self) -> bool:
         """Whether it writes files and reports."""
         return self.rank == 0
+
+    @property
+    def shards(self) -> bool:
+        """Whether it holds a part of the weights; otherwise it holds all of them."""
+        return self.mesh is not None and self.mesh.size(self.mesh.ndim - 1) > 1
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
         """Sums over all processes of numbers on the CPU, by a group that no GPU waits for."""
@@ -126,6 +134,15 @@ def shard(model: QwenVla, mesh: DeviceMesh) -> None:
     fully_shard(model, mesh=mesh)
     for method in ("encode", "velocity", "value"):
         register_fsdp_forward_method(model, method)
+
+
+def sum_gradients(weights: Sequence[torch.Tensor]) -> None:
+    """Sum the gradients of weights that every process holds whole, in place; all have gradients of the same weights."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    together = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(together)
+    for gradient, summed in zip(gradients, together.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(summed.view_as(gradient))
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -159,6 +159,23 @@ def test_a_checkpoint_of_two_processes_is_loaded_by_any_number(
 
 
 @pytest.mark.slow
+def test_processes_that_each_hold_all_weights_give_the_losses_of_one(
+    server: subprocess.Popen[str], alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "copies"
+    assert launch(
+        server, run, "shard_over=1", count=2, kill_at=12
+    ).returncode  # of either: one is killed, and the other misses it
+    done = launch(server, run, "shard_over=1", count=2)  # from a checkpoint
+    assert done.returncode == 0, done.stderr
+    for name in ("train/loss", "train/gradient_norm", "train/weight_norm"):
+        found = losses(run, name)
+        assert {step: found[step] for step in range(1, 21)} == pytest.approx(losses(alone, name), rel=2e-5), name
+    for name, tensor in weights(alone).items():
+        torch.testing.assert_close(weights(run)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_killed_at_ten_random_steps_it_is_bit_equal_to_the_undisturbed(
     server: subprocess.Popen[str], alone: Path, tmp_path: Path
 ) -> None:
