@@ -1,40 +1,69 @@
-"""Plots success by iteration of trainings by PPO: python curves.py IMAGE TITLE=FOLDER[,FOLDER...] ... It needs matplotlib.
+"""Success by iteration of trainings by PPO: kept as CSV beside this file, and plotted. Plotting needs matplotlib.
 
-A panel has the trainings of one task, such as its seeds; a folder's name tells which is which. A line is the success of the episodes
-that were rolled out, with noise; a mark is an evaluation, without noise, on initial states that are not rolled out.
+    python curves.py keep RUN FILE.csv                      # of a training's folder, which is large
+    python curves.py plot IMAGE TITLE=FILE.csv[,FILE.csv...] ...
+
+A panel has the trainings of one task, such as its seeds; a file's name tells which is which. A line is the success of the episodes that
+were rolled out, with noise; a mark is an evaluation, without noise, on initial states that are not rolled out.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-ROLLED_OUT, EVALUATED = "env/success_once", "eval/success"
+#: Column of a file to the training's own name of the number.
+NUMBERS = {"rolled_out": "env/success_once", "evaluated": "eval/success"}
 
 
-def by_iteration(run: Path, name: str) -> tuple[list[int], list[float]]:
-    """Iterations, and a number's percentages in them; the last value counts where an iteration was repeated."""
+def keep(run: Path, file: Path) -> None:
+    """Write the percentages of each iteration; the last value counts where one was repeated."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     events = EventAccumulator(str(run / "tensorboard"), {"tensors": 0}).Reload()
-    found = {event.step: 100 * event.tensor_proto.float_val[0] for event in events.Tensors(name)}
-    return sorted(found), [found[iteration] for iteration in sorted(found)]
+    found = {
+        column: {event.step: 100 * event.tensor_proto.float_val[0] for event in events.Tensors(name)}
+        for column, name in NUMBERS.items()
+    }
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(["iteration", *NUMBERS])
+        for iteration in sorted(set().union(*found.values())):
+            values = [found[column].get(iteration) for column in NUMBERS]
+            writer.writerow([iteration, *("" if value is None else f"{value:.1f}" for value in values)])
 
 
-def main(image: Path, panels: dict[str, list[Path]]) -> None:
+def read(file: Path, column: str) -> tuple[list[int], list[float]]:
+    """Iterations that have such a number, and the numbers."""
+    with file.open() as opened:
+        rows = [row for row in csv.DictReader(opened) if row[column]]
+    return [int(row["iteration"]) for row in rows], [float(row[column]) for row in rows]
+
+
+def plot(image: Path, panels: dict[str, list[Path]]) -> None:
     """Plot the panels side by side."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
-    for axes, (title, runs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for number, run in enumerate(runs):
-            axes.plot(*by_iteration(run, ROLLED_OUT), color=f"C{number}", linewidth=1.2, label=f"{run.name}, rolled out")
-            axes.plot(*by_iteration(run, EVALUATED), "o", color=f"C{number}", label=f"{run.name}, evaluated")
+    for axes, (title, files) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for number, file in enumerate(files):
+            axes.plot(*read(file, "rolled_out"), color=f"C{number}", linewidth=1.2, label=f"{file.stem}, rolled out")
+            axes.plot(*read(file, "evaluated"), "o", color=f"C{number}", label=f"{file.stem}, evaluated")
         axes.set(title=title, xlabel="iteration", ylabel="success, %", ylim=(0, 100))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.savefig(image, dpi=110)
 
 
+def main(action: str, target: str, *words: str) -> None:
+    """What the command line says."""
+    if action == "keep":
+        keep(Path(target), Path(words[0]))
+        return
+    given = (word.partition("=") for word in words)
+    plot(Path(target), {title: [Path(each) for each in files.split(",")] for title, _, files in given})
+
+
 if __name__ == "__main__":
-    given = (word.partition("=") for word in sys.argv[2:])
-    main(Path(sys.argv[1]), {title: [Path(each) for each in folders.split(",")] for title, _, folders in given})
+    main(*sys.argv[1:])

@@ -3,7 +3,8 @@
 # CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. STEPS of each chunk
 # are run. Once for each seed; the seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240
 # episodes, from initial states that are not rolled out. ITERATIONS in the environment are 20 unless it says otherwise.
-# The same command goes on where it was interrupted. FOLDER/measured has the runs, and how each differs from the start.
+# The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
+# iteration, which curves.py plots.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 mkdir -p "$1"
@@ -24,4 +25,5 @@ for seed in "${@:-0}"; do
         "iterations=${ITERATIONS:-20}" "evaluation.options={episodes = 48}" "${settings[@]}"
     play "qwen-vla:$task-$seed/policy" "$task-$seed"
     vlarig compare "measured/$task-start" "measured/$task-$seed" > "measured/$task-$seed.txt"
+    python "$here/curves.py" keep "$task-$seed" "measured/$task-$seed.csv"
 done

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Reinforcement learning without images, from the simulator and nothing else: bash recipes/states/make.sh FOLDER [SEED ...]
 # A policy is cloned from a scripted expert, then tuned by its successes alone, once for each seed; the seed "shuffled" is a control, with
-# rewards assigned to the episodes at random. All play the same episodes; FOLDER/measured says how each differs from the clone.
+# rewards assigned to the episodes at random. All play the same episodes; FOLDER/measured says how each differs from the clone, and
+# has its success by iteration, which ../ppo/curves.py plots.
 # The same command goes on where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -23,5 +24,6 @@ for seed in "${@:-0}"; do
     vlarig train ppo --run "ppo-$seed" --config ppo.toml --override "${settings[@]}"
     play "ppo-$seed/policy" "measured/ppo-$seed"
     vlarig compare measured/clone "measured/ppo-$seed" > "measured/ppo-$seed.txt"
+    python "$here/../ppo/curves.py" keep "ppo-$seed" "measured/ppo-$seed.csv"
 done
 vlarig table measured/*/
