@@ -38,6 +38,7 @@ ELSEWHERE = {
     "shipped-curves.png": "recipes/shipped/curves.py",
     "shipped-curves-three-robots.png": "recipes/shipped/curves.py",
     "ppo-curves.png": "recipes/ppo/curves.py",
+    "ppo-states.png": "recipes/ppo/curves.py",
     "synthetic.png": "docs/images/render_synthetic.py",
 }
 
