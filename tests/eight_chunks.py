@@ -1,7 +1,7 @@
 """Eight chunks whose prompts differ by one object alone, learned by heart: the preset ``small`` reads words.
 
 ``python tests/eight_chunks.py RUN`` trains (one core, a quarter of an hour, resumable) and writes the digest, of which a test replays
-the beginning.
+the beginning. ``losses on another CPU`` in it are that test's own, of a CPU that rounds sums otherwise; a new digest is without them.
 """
 
 from __future__ import annotations

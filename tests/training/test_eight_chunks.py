@@ -46,6 +46,6 @@ def test_the_training_begins_as_it_did(tmp_path: Path) -> None:
     reporter = Beginning()
     with pytest.raises(Enough):
         train(configuration(), tmp_path, reporter)
-    assert reporter.losses["10"] == pytest.approx(WRITTEN["losses"]["10"], rel=1e-3)
-    # Kinds of CPUs round sums otherwise, and training makes more of it: an AMD EPYC with AVX-512 was 0.23 % away here.
-    assert reporter.losses["20"] == pytest.approx(WRITTEN["losses"]["20"], rel=5e-3)
+    # Kinds of CPUs round sums otherwise, and training makes more of it; the same training began so on another one.
+    known = ({step: each[step] for step in ("10", "20")} for name, each in WRITTEN.items() if name.startswith("losses"))
+    assert any(reporter.losses == pytest.approx(each, rel=1e-3) for each in known), reporter.losses
