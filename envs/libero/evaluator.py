@@ -8,10 +8,8 @@ black.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Callable
-from unittest.mock import patch
 
 import mujoco
 import numpy as np
@@ -20,6 +18,7 @@ from PIL import Image
 from ..api import Camera, Episode
 from ..mujoco_shared import bare_steps, integration_state
 from ..parity import Upstream, Verdict
+from ..robosuite_loop import blank, render_here
 from .env import SUBSTEPS, LiberoEnv
 from .init_states import read_init_states
 from .upstream import assets_folder, import_upstream
@@ -72,13 +71,13 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
             self.env.step(list(episode.protocol.wait_action))
 
     def _begin(self, episode: Episode) -> None:
-        self._render_here()
+        render_here(self.env.sim)
         self.env.seed(episode.seed)
         self.env.reset()
         self.env.set_init_state(self.init_states[episode.initial_state])
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
-        self._render_here()
+        render_here(self.env.sim)
         with nullcontext() if look else blank():
             self._seen, reward, done, _ = self.env.step(action.tolist())
         return Verdict(reward, done, over=done)
@@ -99,23 +98,6 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
 
     def bare_physics(self, env: LiberoEnv) -> Callable[[], Any]:
         return bare_steps(env.scene.model, env._env_state.data, SUBSTEPS)
-
-    def _render_here(self) -> None:
-        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else renders."""
-        context = getattr(self.env.sim, "_render_context_offscreen", None)
-        if self._seeing and context is not None:
-            context.gl_ctx.make_current()
-
-
-@contextmanager
-def blank() -> Iterator[None]:
-    """Upstream's images are black within; its cameras' clock goes on."""
-
-    def black(sim: Any, width: int, height: int, **_: Any) -> np.ndarray:
-        return np.zeros((height, width, 3), dtype=np.uint8)
-
-    with patch("robosuite.utils.binding_utils.MjSim.render", black):
-        yield
 
 
 def everything(model: mujoco.MjModel, data: mujoco.MjData) -> list[np.ndarray]:

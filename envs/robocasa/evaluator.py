@@ -1,11 +1,13 @@
 """The evaluation loop of RoboCasa-GR1's public evaluators: what parity and measurements compare the adapter with.
 
 It is that of starVLA/starVLA@0ed0aad examples/simBenchmarks/Robocasa_tabletop/eval_files/simulation_env.py, and of GR00T's: upstream's
-Gymnasium env of the task, rendered at every step. It is reset by the episode's seed here, which neither does.
+Gymnasium env of the task, rendered at every step. It is reset by the episode's seed here, which neither does. Rendering takes more than
+half of its time, so images that are not read are black.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Callable
 
 import cv2
@@ -14,6 +16,7 @@ import numpy as np
 from ..api import Episode
 from ..mujoco_shared import bare_steps, integration_state
 from ..parity import Upstream, Verdict
+from ..robosuite_loop import blank, render_here
 from ..upstream import quiet
 from .env import SUBSTEPS, RobocasaEnv
 from .robot import STARVLA_ORDER, split
@@ -31,14 +34,14 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
 
     def reset(self, episode: Episode) -> None:
         """Upstream's, by the seed."""
-        self._render_here()
+        render_here(self.env.env.sim)
         self._seen = reset_task(self.env, episode.payload["seed"])
         self._protocol, self._step = episode.protocol, 0
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
         parts = split(action, STARVLA_ORDER)
-        self._render_here()
-        with quiet(ROBOSUITE_LOG):
+        render_here(self.env.env.sim)
+        with quiet(ROBOSUITE_LOG), nullcontext() if look else blank():
             self._seen, reward, _, _, info = self.env.step({f"action.{part}": numbers for part, numbers in parts.items()})
         self._step += 1
         every = self._protocol.n_action_steps if self._protocol.options["success"] == "chunk_end" else 1
@@ -65,9 +68,3 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
 
     def close(self) -> None:
         self.env.close()
-
-    def _render_here(self) -> None:
-        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else renders."""
-        context = getattr(self.env.env.sim, "_render_context_offscreen", None)
-        if self._seeing and context is not None:
-            context.gl_ctx.make_current()

@@ -26,10 +26,11 @@ class RobotwinEvaluator(Upstream[RobotwinEnv]):
 
     def __init__(self, episode: Episode, seeing: bool = True) -> None:
         self.task: Any = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER))
+        self._seen: Any = None
 
     def reset(self, episode: Episode) -> None:
         """The evaluator's, on a task that has played none before."""
-        self.task = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER))
+        self.task, self._seen = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER)), None
         self.begin_again(episode)
 
     def begin_again(self, episode: Episode) -> None:
@@ -40,8 +41,7 @@ class RobotwinEvaluator(Upstream[RobotwinEnv]):
         """One action, after which the evaluator's policies look."""
         with quiet():
             self.task.take_action(action, self.action_type)
-        if look:
-            self.observation()
+        self._seen = self.task.get_obs() if look else None
         success = bool(self.task.eval_success)
         return Verdict(float(success), success)
 
@@ -53,7 +53,7 @@ class RobotwinEvaluator(Upstream[RobotwinEnv]):
 
     def observation(self) -> dict[str, np.ndarray]:
         """The cameras' images as they are rendered, and the joints."""
-        seen = self.task.get_obs()
+        seen = self._seen or self.task.get_obs()
         images = {view: seen["observation"][name]["rgb"] for view, name in ROBOTWIN_ALOHA.cameras.items()}
         return {**images, "state": self.seen_state(seen)}
 

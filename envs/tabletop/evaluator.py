@@ -6,6 +6,7 @@ no observables of objects, no reward and no goal, which robosuite's own tasks ha
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ..api import Episode
 from ..mujoco_shared import bare_steps
 from ..parity import Upstream, Verdict
+from ..robosuite_loop import blank, render_here
 from ..upstream import quiet
 from .env import TabletopEnv
 from .scene import LOG, TabletopScene
@@ -59,7 +61,7 @@ class RobosuiteLoop(Upstream[TabletopEnv]):
 
         with quiet(LOG):
             self.scene = Scene()
-        self._seeing, self._poses = seeing, {}
+        self._poses = {}
 
     def follow(self, env: TabletopEnv) -> None:
         """Put everything where our env, at the start of the episode, has it."""
@@ -68,13 +70,13 @@ class RobosuiteLoop(Upstream[TabletopEnv]):
         self._poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
 
     def reset(self, episode: Episode) -> None:
-        if self._seeing:  # robosuite makes its graphics context the current one when it makes it, as if nothing else rendered
-            self.scene.sim._render_context_offscreen.gl_ctx.make_current()
+        render_here(self.scene.sim)
         self.scene.place({body: pose.copy() for body, pose in self._poses.items()})
 
     def step(self, action: np.ndarray, look: bool = True) -> Optional[Verdict]:
         """One control step; goals are judged outside the scene."""
-        self.scene.step(action.astype(np.float64))
+        with nullcontext() if look else blank():
+            self.scene.step(action.astype(np.float64))
         return None
 
     def state(self) -> list[np.ndarray]:
