@@ -21,8 +21,8 @@ from ..upstream import Patch, patched, quiet
 #: Bundle of the data files; they lie in its folder ``assets``, which upstream looks for in the working directory.
 ASSETS = "robotwin_assets"
 
-#: What SAPIEN renders with, a folder of its shaders: ``default`` (rasterisation), ``trivial`` (colours alone), or upstream's ``rt`` (ray
-#: tracing, for a GPU).
+#: What SAPIEN renders with, a folder of its shaders: ``default`` (rasterisation), ``trivial`` (colours alone), or upstream's ``rt``
+#: (ray tracing, for a GPU).
 SHADER_VARIABLE = "VLARIG_SAPIEN_SHADER"
 
 #: Modules that upstream imports and that nothing here calls: CuRobo plans on CUDA alone, and point clouds are not part of a policy's
