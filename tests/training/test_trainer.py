@@ -24,6 +24,7 @@ from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness.commands.policy import main as policy_command
 from vlarig.policies.api import PolicyError, Request
+from vlarig.policies.qwen_vla.acceleration import attention_for_training
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
@@ -230,7 +231,7 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, compute: str) -
 
 
 def test_bfloat16_learns_what_float32_does_and_leaves_attention_as_it_was(tmp_path: Path) -> None:
-    before = torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    before = torch.backends.cuda.math_sdp_enabled()
     full, half = (
         [
             numbers["train/loss"]
@@ -239,8 +240,20 @@ def test_bfloat16_learns_what_float32_does_and_leaves_attention_as_it_was(tmp_pa
         for compute in ("float32", "bfloat16")
     )
     assert half == pytest.approx(full, rel=0.02) and half != full
-    assert (torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()) == before
+    assert torch.backends.cuda.math_sdp_enabled() == before
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_attention_in_bfloat16_is_as_exact_for_training_as_for_acting() -> None:
+    rng = torch.Generator().manual_seed(0)
+    exact = [torch.randn(2, 4, 110, 48, generator=rng) * scale for scale in (3, 3, 1)]
+    rounded = [each.bfloat16() for each in exact]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    with attention_for_training(torch.device("cpu"), torch.bfloat16):
+        trained = attend(*rounded)
+    wanted = attend(*exact)
+    errors = [float((each.float() - wanted).norm()) for each in (trained, attend(*rounded))]
+    assert errors[0] < 1.2 * errors[1]
 
 
 def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
