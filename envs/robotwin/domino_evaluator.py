@@ -27,7 +27,7 @@ class DominoEvaluator(RobotwinEvaluator):
         """The evaluator's own: the expert plays first, on the same task."""
         from eval_metrics import EvalMetricsTracker
 
-        task, payload = self.task, episode.payload
+        task, payload, self._seen = self.task, episode.payload, None
         changes = {"use_dynamic": True, "dynamic_level": payload["level"], "dynamic_coefficient": payload["coefficient"]}
         set_up(task, episode.task, payload["config"], payload["seed"], **changes)
         with quiet():

@@ -26,15 +26,15 @@ class RobotwinEvaluator(Upstream[RobotwinEnv]):
 
     def __init__(self, episode: Episode, seeing: bool = True) -> None:
         self.task: Any = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER))
-        self._seen: Any = None
 
     def reset(self, episode: Episode) -> None:
         """The evaluator's, on a task that has played none before."""
-        self.task, self._seen = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER)), None
+        self.task = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER))
         self.begin_again(episode)
 
     def begin_again(self, episode: Episode) -> None:
         """The evaluator's own, which keeps the task and makes the scene anew."""
+        self._seen: Any = None
         set_up(self.task, episode.task, episode.payload["config"], episode.payload["seed"])
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:

@@ -231,7 +231,7 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, compute: str) -
 
 
 def test_bfloat16_learns_what_float32_does_and_leaves_attention_as_it_was(tmp_path: Path) -> None:
-    before = torch.backends.cuda.math_sdp_enabled()
+    before = torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     full, half = (
         [
             numbers["train/loss"]
@@ -240,7 +240,7 @@ def test_bfloat16_learns_what_float32_does_and_leaves_attention_as_it_was(tmp_pa
         for compute in ("float32", "bfloat16")
     )
     assert half == pytest.approx(full, rel=0.02) and half != full
-    assert torch.backends.cuda.math_sdp_enabled() == before
+    assert (torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()) == before
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
