@@ -1,8 +1,9 @@
 """The engine: moves episodes through envs, and hands every transition to its sinks.
 
-A sweep and RL differ only in where an env's next episode comes from and in when to stop: :meth:`Engine.sweep` empties a queue that all
-envs share; :meth:`Engine.collect` takes an exact number of chunks from each env's own endless stream and keeps the envs as they
-are, in mid-episode, for the next call.
+A sweep and RL differ in where an env's next episode comes from and in when to stop: :meth:`Engine.sweep` empties a queue that all envs
+share; :meth:`Engine.collect` takes an exact number of chunks from each env's own endless stream and keeps the envs as they are, in
+mid-episode, for the next call. What is lost with a machine or with the policy's process goes back into the queue; an env with a stream
+waits for its machine, and ends the call where the policy's state of its episode is lost.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from ..envs.api import ChunkResult, Episode, Needs, Observation, Snapshot, observe
+from ..envs.api import Episode, Needs, Observation, Snapshot, observe
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.messages import LOST
-from ..policies.api import PolicyLost, Reply, Request, policy_seed
+from ..policies.api import PolicyLost, Request, policy_seed
 from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .children.liveness import together
@@ -30,48 +31,14 @@ from .durable_env import DurableEnv
 from .episode_queue import EpisodeQueue
 from .execution import Execution
 from .losses import GivenUpError, Losses
+from .transition import Sink, Transition
 from .workers import Worker
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Transition:
-    """One chunk of one episode.
-
-    Attributes:
-        episode: The episode.
-        request: The request to the policy, with the observation before the chunk.
-        reply: The policy's reply.
-        actions: The steps sent to the simulator: the first ``n_action_steps`` of the reply's, or what :mod:`.execution` makes of
-            them and of earlier replies. The simulator has run as many of them as there are in ``result.steps``.
-        result: The result of the chunk.
-        policy_version: The policy's version when it answered.
-        observation: The observation after the chunk; at an episode's end the final one.
-        next_first: The first observation of the env's next episode where this chunk ended one and the env goes on.
-        seconds: Where the wall time went: ``simulate``, ``render``, ``policy``, ``wait``. An episode's first chunk has its reset's too.
-        worker: Name of the worker that ran it.
-    """
-
-    episode: Episode
-    request: Request
-    reply: Reply
-    actions: np.ndarray
-    result: ChunkResult
-    policy_version: int
-    observation: Observation
-    next_first: Observation | None
-    seconds: dict[str, float]
-    worker: str
-
-    @property
-    def following(self) -> Request:
-        """The request at the observation after the chunk, for :meth:`~vlarig.policies.api.Policy.value`; never made by the engine."""
-        return replace(self.request, chunk=self.request.chunk + 1, observation=self.observation)
-
-
-@dataclass(frozen=True)
-class Progress:
+class EnvProgress:
     """How far an env of :meth:`Engine.collect` is, from which another process goes on.
 
     Attributes:
@@ -83,22 +50,10 @@ class Progress:
     actions: tuple[np.ndarray, ...] | None
 
 
-class Sink(Protocol):
-    """Takes what the engine measures."""
-
-    async def emit(self, transition: Transition) -> None:
-        """Take one transition; those of an episode come in order."""
-        ...
-
-    async def fault(self, attempt: Attempt) -> None:
-        """Take a failed attempt."""
-        ...
-
-
 class PlayedEnv:
     """One env as the policy plays it."""
 
-    def __init__(self, number: int, sim: DurableEnv, engine: Engine) -> None:
+    def __init__(self, number: int, sim: DurableEnv, engine: Engine, stream: Iterator[Episode] | None = None) -> None:
         self.number = number
         self.activity = "idle"
         """The env's present activity: ``idle``, ``reset``, ``simulate`` or ``policy``."""
@@ -106,6 +61,7 @@ class PlayedEnv:
         """Episodes that its stream has given."""
         self._sim = sim
         self._engine = engine
+        self._stream = stream
         self._reset_seconds: dict[str, float] = {}
 
     @property
@@ -121,8 +77,15 @@ class PlayedEnv:
         return self._sim.episode is not None
 
     @property
-    def progress(self) -> Progress:
-        return Progress(self.drawn, self._sim.actions if self.under_way else None)
+    def progress(self) -> EnvProgress:
+        return EnvProgress(self.drawn, self._sim.actions if self.under_way else None)
+
+    async def draw(self) -> Episode:
+        """The next episode of its stream. Taking one may take a while, in which other envs go on."""
+        assert self._stream is not None
+        episode = await asyncio.to_thread(next, self._stream)
+        self.drawn += 1
+        return episode
 
     async def begin(self, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:
         """Start an episode, run the chunks that it had run before, and return the observation after them.
@@ -145,7 +108,7 @@ class PlayedEnv:
 
         Raises:
             GivenUpError: It failed too often.
-            ChildLostError: Its worker is away, in a sweep.
+            ChildLostError: Its worker is away and the env does not wait, or the worker is given up.
             PolicyLost: The policy's process is dead, and with it the policy's state of the episode.
         """
         episode, snapshot = self._sim.episode, self._sim.snapshot
@@ -229,8 +192,6 @@ class Engine:
         self._losses = Losses(self._note)
         self.envs: list[PlayedEnv] = []
         """The envs; those of workers that join a sweep later come last."""
-        if streams and len(streams) != num_envs:
-            raise ValueError(f"{len(streams)} streams for {num_envs} envs; each env needs a stream of its own")
         for number in range(num_envs):
             self._add_env(workers[number % len(workers)], number // len(workers))
         self._last_absence: ChildLostError | None = None
@@ -274,7 +235,7 @@ class Engine:
         """
         return await together([self._collect_env(env, chunks_per_env, keep) for env in self.envs])
 
-    async def go_on(self, progress: Sequence[Progress]) -> None:
+    async def go_on(self, progress: Sequence[EnvProgress]) -> None:
         """Bring each env to where it was, from streams of which nothing was taken. Raises like :meth:`collect`."""
         await together([self._bring(env, each) for env, each in zip(self.envs, progress, strict=True)])
 
@@ -284,7 +245,8 @@ class Engine:
 
     def _add_env(self, worker: Worker, local: int) -> PlayedEnv:
         sim = DurableEnv(worker, local, self.needs, self._losses, waits=bool(self._streams))
-        self.envs.append(PlayedEnv(self._first + len(self.envs), sim, self))
+        stream = self._streams[len(self.envs)] if self._streams else None
+        self.envs.append(PlayedEnv(self._first + len(self.envs), sim, self, stream))
         return self.envs[-1]
 
     async def _let_join(self, joining: AsyncIterator[tuple[Worker, int]] | None, play: Callable[[PlayedEnv], None]) -> None:
@@ -295,66 +257,55 @@ class Engine:
 
     async def _sweep_env(self, env: PlayedEnv, queue: EpisodeQueue) -> None:
         while (episode := await queue.take(env.worker.number)) is not None:
-            self.batcher.playing += 1
-            try:
-                await self._play(env, episode)
-                queue.done()
-            except (ChildLostError, PolicyLost) as loss:
-                await self._put_back(env, episode, loss, queue)
-            finally:
-                self.batcher.playing -= 1
-                self.batcher.forget(env.number)
-                env.activity = "idle"
+            with self.batcher.one_more_env():
+                if await self._play(env, episode):
+                    queue.done()
+                else:
+                    queue.put_back(episode)
             if not await _worker_ready(env.worker, queue):
                 self._last_absence = env.worker.absence or self._last_absence
                 return
 
-    async def _play(self, env: PlayedEnv, episode: Episode) -> None:
-        """Play an episode until it is over, or given up."""
-        with contextlib.suppress(GivenUpError):
+    async def _play(self, env: PlayedEnv, episode: Episode) -> bool:
+        """Play an episode until it is over or given up; false where its worker, or the policy's process, is lost before."""
+        try:
             await env.begin(episode)
             while env.under_way:
                 await self._emit(await env.advance())
-
-    async def _put_back(self, env: PlayedEnv, episode: Episode, loss: Exception, queue: EpisodeQueue) -> None:
-        """Put an episode that was lost back into the queue, unless it is given up."""
-        env.abandon()
-        try:
-            await self._losses.charge(episode.key, env.worker.name, LOST, str(loss))
+        except ChildLostError:  # the failure of the request that noticed it is charged
+            env.abandon()
+            return False
+        except PolicyLost as loss:
+            env.abandon()
+            with contextlib.suppress(GivenUpError):
+                await self._losses.charge(episode.key, env.worker.name, LOST, str(loss))
+                return False
         except GivenUpError:
-            queue.done()
-        else:
-            queue.put_back(episode)
+            pass
+        finally:
+            self.batcher.forget(env.number)
+            env.activity = "idle"
+        return True
 
-    async def _draw(self, env: PlayedEnv) -> Episode:
-        """The next episode of an env's stream. Taking one may take a while, in which other envs go on."""
-        episode = await asyncio.to_thread(next, self._streams[env.number - self._first])
-        env.drawn += 1
-        return episode
-
-    async def _bring(self, env: PlayedEnv, progress: Progress) -> None:
+    async def _bring(self, env: PlayedEnv, progress: EnvProgress) -> None:
         episode = None
         while env.drawn < progress.drawn:
-            episode = await self._draw(env)
+            episode = await env.draw()
         if episode is not None and progress.actions is not None:
             with _goes_on(env):
                 await env.begin(episode, progress.actions)
 
     async def _collect_env(self, env: PlayedEnv, chunks: int, keep: Callable[[Transition], T]) -> list[T]:
         kept = []
-        self.batcher.playing += 1
-        try:
-            with _goes_on(env):
-                if not env.under_way:
-                    await env.begin(await self._draw(env))
-                for _ in range(chunks):
-                    transition = await env.advance()
-                    if transition.result.over:
-                        transition = replace(transition, next_first=await env.begin(await self._draw(env)))
-                    await self._emit(transition)
-                    kept.append(keep(transition))
-        finally:
-            self.batcher.playing -= 1
+        with self.batcher.one_more_env(), _goes_on(env):
+            if not env.under_way:
+                await env.begin(await env.draw())
+            for _ in range(chunks):
+                transition = await env.advance()
+                if transition.result.over:
+                    transition = replace(transition, next_first=await env.begin(await env.draw()))
+                await self._emit(transition)
+                kept.append(keep(transition))
         return kept
 
     async def _emit(self, transition: Transition) -> None:

@@ -28,9 +28,9 @@ from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.records import Attempt, split_key
 from ..results.run_files import appearing
-from .engine import Transition
 from .lerobot_files import EpisodeDraft, RecordedEpisode, need_data_extra, read_steps
 from .lerobot_writer import INFO, write_dataset
+from .transition import Transition
 
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
@@ -99,8 +99,7 @@ class Recorder:
         under_way.add(stages, transition.request.privileged, states)
         if not transition.result.over:
             return
-        protocol = episode.protocol
-        if self._keep_failures or transition.result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps):
+        if self._keep_failures or transition.success:
             under_way.draft.finish(place_of(self._folder, episode.key), under_way.description(self._suite))
             del self._drafts[env]
         else:

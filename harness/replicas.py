@@ -42,7 +42,7 @@ from .children.child import Launcher
 from .children.child_config import ChildConfig, ChildDied
 from .children.line import Line
 from .children.liveness import together
-from .children.supervisor import Supervisor
+from .children.supervisor import ChildLostError, Supervisor
 
 T = TypeVar("T")
 
@@ -169,9 +169,13 @@ class Replica(MessageMember):
 
         Raises:
             PolicyLost: :meth:`interrupt` was called meanwhile.
+            PolicyError: It died too often, and is given up.
         """
         self._orders = orders
-        self._run(self.start)
+        try:
+            self._run(self.start)
+        except ChildLostError as lost:  # no loss of a simulator's, of which another may play the episode
+            raise PolicyError(str(lost)) from None
 
     def interrupt(self) -> None:
         """End at once what is under way in another thread, with ``PolicyLost``; the process lives on."""

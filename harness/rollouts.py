@@ -23,10 +23,11 @@ from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
 from ..results.records import Attempt
 from .children.liveness import together
-from .engine import Engine, Progress, Sink, Transition
+from .engine import Engine, EnvProgress
 from .episode_queue import EpisodeQueue
 from .machines.fleets import Fleet, LocalFleet
 from .plan import PlannedSuite, plan_suite
+from .transition import Sink, Transition
 
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ class Rollouts:
         """The next transitions, ``[N][T]``: exactly ``chunks`` of each env, which may end in mid-episode.
 
         Where a chunk ends an episode, its transition holds the final observation and the next episode's first one. A rollout that was
-        cut is bootstrapped with the value at its last transition's :attr:`~.engine.Transition.following`.
+        cut is bootstrapped with the value at its last transition's :attr:`~.transition.Transition.following`.
 
         Args:
             chunks: How many of each env.
@@ -168,11 +169,11 @@ class Rollouts:
         wanted: Callable[[Transition], T] = keep or (lambda transition: transition)  # type: ignore[assignment, return-value]
         return [env for group in self._loop.run(self._collect(chunks, wanted)) for env in group]
 
-    def progress(self) -> list[Progress]:
+    def progress(self) -> list[EnvProgress]:
         """How far each env is, ``[N]``; :meth:`go_on` brings the envs of another process there."""
         return [env.progress for engine in self._engines for env in engine.envs]
 
-    def go_on(self, progress: Sequence[Progress]) -> None:
+    def go_on(self, progress: Sequence[EnvProgress]) -> None:
         """Bring each env to where one of another process was; called before anything is collected.
 
         Args:
@@ -236,7 +237,7 @@ class Rollouts:
         first = sum(len(before.streams) for before in itertools.takewhile(lambda each: each is not group, self._groups))
         return Engine(workers, count, plan.suite.embodiment, needs, batcher, self._seed, self._sinks, group.streams, first)
 
-    async def _go_on(self, progress: Sequence[Progress]) -> None:
+    async def _go_on(self, progress: Sequence[EnvProgress]) -> None:
         given = iter(progress)
         await together([engine.go_on(list(itertools.islice(given, len(engine.envs)))) for engine in self._engines])
 

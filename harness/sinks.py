@@ -14,7 +14,7 @@ import numpy as np
 from ..envs.embodiments import Embodiment
 from ..results.ledger import Ledger
 from ..results.records import Attempt, EpisodeRecord
-from .engine import Transition
+from .transition import Transition
 
 T = TypeVar("T")
 
@@ -101,8 +101,7 @@ class _Draft:
     def record(self, last: Transition) -> EpisodeRecord:
         """The record, after the last chunk."""
         episode, snapshot = last.episode, last.result.snapshot
-        success = snapshot.outcome.under(episode.protocol.success_rule, episode.protocol.hold_steps)
-        assert success is not None, f"{episode.key} ended before its own rule was decided"
+        assert last.success is not None, f"{episode.key} ended before its own rule was decided"
         return EpisodeRecord(
             key=episode.key,
             suite=episode.suite,
@@ -111,7 +110,7 @@ class _Draft:
             variant=episode.variant,
             initial_state=episode.initial_state,
             repeat=episode.repeat,
-            success=success,
+            success=last.success,
             outcome=snapshot.outcome,
             reward=self.reward,
             steps=snapshot.step,

@@ -31,7 +31,7 @@ from ..results.records import Attempt, Session
 from ..results.runs import open_run, set_aside
 from ..results.shards import Shard, take_share
 from ..results.tables import Tally
-from .engine import Engine, Sink
+from .engine import Engine
 from .episode_queue import EpisodeQueue
 from .evaluation import Evaluation
 from .film import need_video_extra
@@ -65,6 +65,7 @@ from .sinks import BoundsWatch, LedgerSink
 from .sizing import Machine
 from .termination import Terminated, exits_refused, sigterm_interrupts, until_sigterm
 from .trackers import make_tracker
+from .transition import Sink
 
 logger = logging.getLogger(__name__)
 

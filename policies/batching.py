@@ -7,10 +7,12 @@ member is lost, its episodes are lost too and restart, which counts as no failed
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 #: How often a replica may die while it acts for one episode before that episode counts as the cause.
-MOST_LOSSES = 10
+MOST_DEATHS = 10
 
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,15 @@ class Batcher:
         self._playing = envs
         for queue in self._queues:
             queue.arrived.set()
+
+    @contextlib.contextmanager
+    def one_more_env(self) -> Iterator[None]:
+        """One more env may send a request in this context."""
+        self.playing += 1
+        try:
+            yield
+        finally:
+            self.playing -= 1
 
     @property
     def answers(self) -> bool:
@@ -212,7 +223,7 @@ class Batcher:
         for waiting in batch:
             key = waiting.request.key
             self._losses[key] += 1
-            if self._losses[key] > MOST_LOSSES:
+            if self._losses[key] > MOST_DEATHS:
                 waiting.settle(PolicyError(f"{reason}; that happened {self._losses[key]} times while it acted for {key}"))
         left = [waiting for waiting in (*batch, *queue.pending) if not waiting.answer.done()]
         queue.pending.clear()

@@ -72,6 +72,7 @@ class Member(Protocol):
 
         Raises:
             PolicyLost: :meth:`interrupt` was called meanwhile.
+            PolicyError: It is given up.
         """
         ...
 

@@ -21,11 +21,12 @@ from ..benchmarks.suite import Suite
 from ..envs.api import Episode
 from ..envs.api import Protocol as EnvProtocol
 from ..envs.errors import VlarigError
-from ..harness.engine import Progress, Transition
+from ..harness.engine import EnvProgress
 from ..harness.machines.fleets import Fleet, LocalFleet, listed_fleet
 from ..harness.machines.ray_fleet import RayFleet
 from ..harness.rollouts import Rollouts, check_learnable, training_stream
 from ..harness.sizing import Machine
+from ..harness.transition import Transition
 from ..policies.api import Policy, Recorded, Request
 from ..policies.batching import n_action_steps_for
 from ..policies.qwen_vla.flow import Sde
@@ -51,7 +52,7 @@ class Chunk:
         ended: Whether it ended the episode.
         steps: Steps of the episode so far.
         run: Steps of it that were run.
-        seconds: Wall time by activity, see :attr:`~vlarig.harness.engine.Transition.seconds`.
+        seconds: Wall time by activity, see :attr:`~vlarig.harness.transition.Transition.seconds`.
         following: The request at the observation after it, where its value may be needed.
         request: The request that it answers, where the backbone is trained.
     """
@@ -118,15 +119,15 @@ class SavedEnv:
     states: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, progress: Progress, states: Sequence[int] = ()) -> Self:
+    def of(cls, progress: EnvProgress, states: Sequence[int] = ()) -> Self:
         chunks = progress.actions
         written = None if chunks is None else [(chunk.shape, chunk.tobytes()) for chunk in chunks]
         return cls(progress.drawn, written, list(states))
 
-    def progress(self) -> Progress:
+    def progress(self) -> EnvProgress:
         if self.chunks is None:
-            return Progress(self.drawn, None)
-        return Progress(self.drawn, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
+            return EnvProgress(self.drawn, None)
+        return EnvProgress(self.drawn, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
 
 
 @dataclass
@@ -329,11 +330,11 @@ class Collector:
         return numbers
 
     def _kept(self, transition: Transition) -> Chunk:
-        result, protocol = transition.result, transition.episode.protocol
+        result = transition.result
         recorded = transition.reply.recorded
         assert recorded is not None  # the policy records
         last = result.steps[-1]
-        solved = last.over and result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps)
+        solved = last.over and transition.success
         truncated = last.truncated and not solved
         expected = {"cut": False, "truncated": truncated, "always": last.over}[self._bootstrap]
         return Chunk(

@@ -11,7 +11,7 @@ from ...envs.messages import CRASH, ENV_ERROR, HANG, MEMORY
 from ...policies.batching import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
-from ..engine import Sink, Transition
+from ..transition import Sink, Transition
 from .events import TimeBreakdown
 
 #: Seconds over which the present rate is measured.
@@ -148,7 +148,7 @@ class Progress:
         if not transition.result.over:
             return
         self._failures.pop(episode.key, None)
-        self.tasks[episode.suite, episode.task] += Tally(0, finished=1, successes=int(succeeded(transition)))
+        self.tasks[episode.suite, episode.task] += Tally(0, finished=1, successes=int(bool(transition.success)))
         breakdown.episodes += 1
         self.episodes += 1
         self._finishes.append(now)
@@ -228,9 +228,3 @@ class SavingTime:
 
     async def fault(self, attempt: Attempt) -> None:
         await self._sink.fault(attempt)
-
-
-def succeeded(transition: Transition) -> bool:
-    """Whether an episode that ended with this chunk is a success by its protocol's own rule."""
-    protocol = transition.episode.protocol
-    return bool(transition.result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps))

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from ...results.records import Attempt
-from ..engine import Engine, Transition
+from ..engine import Engine
+from ..transition import Transition
 from ..workers import Worker
 from .display import running
 from .events import ACTIVITIES, EpisodeEvent, Note, ProgressEvent, SuiteEvent
 from .logs import EventLog
-from .progress import LOOK_SECONDS, Progress, succeeded
+from .progress import LOOK_SECONDS, Progress
 
 #: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS, LATER_PROGRESS_SECONDS = 2.0, 10.0, 60.0
@@ -56,7 +57,7 @@ class Reporter:
                 key=key,
                 worker=transition.worker,
                 attempt=self._failed.pop(key, 0) + 1,
-                success=succeeded(transition),
+                success=bool(transition.success),
                 steps=transition.result.snapshot.step,
                 chunks=transition.request.chunk + 1,
                 spent=self._spent.pop(env),

@@ -159,8 +159,10 @@ class ActionExpert(nn.Module):
         else:
             along = torch.arange(attend.shape[1], device=attend.device).expand(3, len(attend), -1)
         cos, sin = (each.unsqueeze(1) for each in rotary_table(along, self.rotary_axes, self.rotary_frequencies))
-        # Where nothing is padded, attention is faster without a mask. To look costs a GPU its lead over the CPU.
-        keys_seen = None if attend.device.type == "cpu" and bool(attend.all()) else attend[:, None, None, :]
+        # Where nothing is padded, attention is faster without a mask. To look costs a GPU its lead over the CPU, and a compiled graph
+        # its wholeness.
+        looks = attend.device.type == "cpu" and not torch.compiler.is_compiling()
+        keys_seen = None if looks and bool(attend.all()) else attend[:, None, None, :]
         first = sequence.shape[1] - noisy.shape[1]
         for block in self.blocks[:-1]:
             sequence = block(sequence, embedded, cos, sin, keys_seen)

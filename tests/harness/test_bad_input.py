@@ -79,6 +79,7 @@ def test_a_policy_that_fails_in_the_middle_loses_nothing(toy_home: Path, cli) ->
     assert {key: again[key] for key in kept} == kept
 
 
+@pytest.mark.slow
 def test_a_policy_that_exits_is_no_success_and_its_line_and_log_are_named(toy_home: Path, cli) -> None:
     words = ["sweep", "toy", "--policy", "toy.policies:Leaving", "--run", "r", "--workers", "1", "--num-envs", "1"]
     acting = cli(*words)

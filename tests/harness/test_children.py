@@ -169,6 +169,7 @@ def test_growth_beyond_the_share_ends_the_child() -> None:
     assert "its share of the memory is 0.2 GB" in str(death)
 
 
+@pytest.mark.slow
 def test_while_the_interpreter_is_held_a_leak_is_stopped_and_an_answer_is_not_too_late() -> None:
     """A policy of the driver's may hold the GIL for minutes; here for seconds."""
     held = hold_the_interpreter(seconds=4)
@@ -204,8 +205,9 @@ def test_children_leave_no_file_open_and_no_process() -> None:
                     before = open_files(), open_files(launcher._process.pid)
             assert (open_files(), open_files(launcher._process.pid)) == before
 
+    others = children(os.getpid())  # such as the tracker of multiprocessing's, which an earlier test started
     asyncio.run(run())
-    assert children(os.getpid()) == []
+    assert children(os.getpid()) == others
 
 
 def open_files(pid: int | str = "self") -> int:

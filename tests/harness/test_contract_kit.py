@@ -1,4 +1,4 @@
-"""The contract kit finds what breaks a promise, on the toy; tests/contract applies it to every suite."""
+"""The contract kit finds what breaks a promise, on the toy; tests/contract/trials.py applies it to every suite."""
 
 from __future__ import annotations
 

@@ -60,6 +60,7 @@ SUITE = replace(TOY_SUITE, name="unseeded", adapter="toy.faulty:UnseededEnv", ta
 """
 
 
+@pytest.mark.slow
 def test_every_task_is_checked_and_the_report_says_on_which_episodes(toy_home: Path, tmp_path: Path, cli) -> None:
     path = installed(tmp_path, "third", "unseeded = third_without_a_seed:SUITE", third_without_a_seed=THIRD_WITHOUT_A_SEED)
     done = cli("envs", "check", "unseeded", PYTHONPATH=path)
@@ -128,6 +129,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_hides_no_other(with_broke
         assert reason in lines[name]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_broken_plugins_and_goes_on(with_broken_plugins: dict[str, str], cli) -> None:
     done = cli("doctor", **with_broken_plugins)
     assert done.returncode == 1
@@ -137,6 +139,7 @@ def test_the_doctor_names_broken_plugins_and_goes_on(with_broken_plugins: dict[s
     assert "machine" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_broken_plugin_does_not_keep_other_suites_from_use(with_broken_plugins: dict[str, str], cli) -> None:
     assert "did you mean toy" in cli("envs", "list", "toyy", **with_broken_plugins).stderr
     assert cli("sweep", "toy", "--policy", "random", "--episodes", "1", **with_broken_plugins).returncode == 0

@@ -32,6 +32,7 @@ class Noted:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_numbers_follow_the_weights_and_workers_stay() -> None:
     policy, tracker, workers = Learner(), Noted(), []
@@ -51,6 +52,7 @@ def test_numbers_follow_the_weights_and_workers_stay() -> None:
     assert tracker.numbers[2]["eval/success"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_a_call_is_resumed_where_it_was_interrupted_and_refused_with_other_weights() -> None:
     policy = Learner()
@@ -99,6 +101,7 @@ def test_success_in_tensorboard() -> None:
     assert [event.step for event in events.Tensors("eval/reach_red")] == [100, 200]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_a_sweeps_rates_in_tensorboard(cli) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -121,6 +124,7 @@ def test_a_tracker_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path, mo
         make_tracker("wandb", tmp_path, "mine")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_in_a_plain_torch_loop_success_rises_with_what_is_learned() -> None:
     """A weight learns to be 1 by gradient descent, which is what solves the toy's tasks."""

@@ -80,6 +80,7 @@ def has_an_episode(run: str) -> bool:
     return "episode" in names(log_of(run))
 
 
+@pytest.mark.slow
 def test_json_prints_events_and_nothing_else(toy_home: Path, cli) -> None:
     done = cli(*SWEEP, "--episodes", 2, "--workers", 2, "--num-envs", 2)
     assert done.returncode == 0, done.stderr
@@ -103,6 +104,7 @@ def test_json_prints_events_and_nothing_else(toy_home: Path, cli) -> None:
     assert "WARNING talkative: 1 requests are too few" in Path("r/logs/driver.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_adds_a_session_to_the_log_and_films_what_is_wanted(toy_home: Path, cli) -> None:
     pytest.importorskip("av")
     first = understood(cli(*SWEEP, "--episodes", 1).stdout)
@@ -121,6 +123,7 @@ def test_a_mistake_is_an_event_a_sentence_and_a_status(toy_home: Path, cli) -> N
     assert (result.run, result.status, result.tasks) == (None, 2, [])
 
 
+@pytest.mark.slow
 def test_a_policys_failure_ends_the_run_with_what_there_is(toy_home: Path, cli) -> None:
     done = cli("sweep", "toy", "--policy", "toy.policies:NotANumber", "--workers", 1, "--num-envs", 1, "--json")
     events = understood(done.stdout)
@@ -129,6 +132,7 @@ def test_a_policys_failure_ends_the_run_with_what_there_is(toy_home: Path, cli) 
     assert 0 < sum(task.n for task in events[-1].tasks) < 40
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_says_so(toy_home: Path) -> None:
     process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: has_an_episode("r"))
@@ -160,6 +164,7 @@ def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path
     assert cli(*SLOW_SWEEP).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_holds_nothing_up(toy_home: Path) -> None:
     with subprocess.Popen(command(SWEEP), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
@@ -211,6 +216,7 @@ def test_a_dead_worker_and_its_successor_are_noted(toy_home: Path, cli) -> None:
     assert "Workers died 1 times between requests" in cli("doctor", "r").stdout
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_is_reported_once_and_ends_nothing(toy_home: Path) -> None:
     Path("r/logs/events.jsonl").mkdir(parents=True)
     output = io.StringIO()
@@ -288,6 +294,7 @@ def test_what_libraries_log_is_kept_from_the_terminal_only_while_a_sweep_runs(to
     assert "too few" in Path("r/logs/driver.log").read_text()
 
 
+@pytest.mark.slow
 def test_an_account_adds_up(toy_home: Path) -> None:
     evaluate("toy", ImageReader(), workers=1, num_envs=4, run=Path("r"))
     (breakdown,) = (event.breakdown for event in log_of("r") if isinstance(event, SuiteEvent) and event.state == "ended")

@@ -141,6 +141,7 @@ def sweep(policy: ImageReader, run: str) -> dict[str, dict]:
     return results(evaluate("faulty", policy, protocol="ensembled", workers=1, num_envs=2, episodes=2, run=Path(run)).run)
 
 
+@pytest.mark.slow
 def test_ensembled_steps_are_carried_out_recorded_and_replayed(faults: pytest.MonkeyPatch) -> None:
     policy = Remembering()
     sweep(policy, "run")
@@ -156,6 +157,7 @@ def test_ensembled_steps_are_carried_out_recorded_and_replayed(faults: pytest.Mo
     assert [replay.differences for replay in replays] == [()] * 4
 
 
+@pytest.mark.slow
 def test_a_crash_in_mid_episode_does_not_disturb_the_memory(faults: pytest.MonkeyPatch, toy_home: Path) -> None:
     undisturbed = sweep(ImageReader(6), "undisturbed")
     faults.setenv("VLARIG_TEST_FAULT", "crash:reach_red/1:2")

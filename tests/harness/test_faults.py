@@ -67,6 +67,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, run: str) -> tuple[dict, 
         return results(Path(run)), ledger.attempts(), evaluation.complete
 
 
+@pytest.mark.slow
 def test_a_simulator_that_a_signal_stopped_is_replaced_and_its_episode_is_not_charged(
     undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_simulator_that_a_signal_stopped_is_replaced_and_its_episode_is_not_ch
     assert (disturbed, attempts, complete) == (undisturbed, [], True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "times", "charged", "reason"),
     [
@@ -140,6 +142,7 @@ def test_a_launcher_that_is_stopped_costs_no_episode_anything(
     assert disturbed == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["crash-twice", "crash-without-memory"])
 def test_nobody_is_charged_where_the_next_process_does_not_load(
     undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -152,6 +155,7 @@ def test_nobody_is_charged_where_the_next_process_does_not_load(
     assert len(list(counts.iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_an_episode_that_fails_again_and_again_is_an_error_and_owed_again(
     counts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
+@pytest.mark.slow
 def test_a_film_has_a_frame_for_the_initial_state_and_for_every_step(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run"), video="all").run
     assert films(run) == names(run)
@@ -137,6 +138,7 @@ def test_interrupted_filming_leaves_whole_films_and_goes_on(toy_home: Path, cli,
     assert {name: (run / "videos" / name).stat().st_mtime_ns for name in kept} == kept
 
 
+@pytest.mark.slow
 def test_the_sheet_has_a_row_for_every_task_also_after_interruptions(toy_home: Path) -> None:
     """The first call films one task alone; the sheet of the second shows both."""
     run = evaluate("toy", ImageReader(), episodes=1, tasks=("reach_red",), run=Path("red"), video="all").run
@@ -164,6 +166,7 @@ def test_a_full_disk_ends_the_filming_at_once(toy_home: Path, monkeypatch: pytes
     assert films(run) == set()
 
 
+@pytest.mark.slow
 def test_frames_that_the_encoder_refuses_fail_only_their_own_film(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Picky(FilmWriter):
         def add(self, frames: dict[str, np.ndarray]) -> None:
@@ -178,6 +181,7 @@ def test_frames_that_the_encoder_refuses_fail_only_their_own_film(toy_home: Path
     assert films(run) == {name for name in names(run) if "red" in name}
 
 
+@pytest.mark.slow
 def test_many_unfilmed_episodes_are_listed_in_short(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = evaluate("toy", ImageReader(), episodes=3, run=Path("run")).run
     with sqlite3.connect(run / "ledger.sqlite") as connection:
@@ -192,6 +196,7 @@ def test_many_unfilmed_episodes_are_listed_in_short(toy_home: Path, monkeypatch:
     assert "and 2 more" in output
 
 
+@pytest.mark.slow
 def test_episodes_are_replayed_without_films_when_requested(toy_home: Path, cli_here) -> None:
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run")).run
     failures = [key for key, result in results(run).items() if not result["success"]]

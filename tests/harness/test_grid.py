@@ -27,6 +27,7 @@ def initial_states(run: Path) -> set[tuple[str, int]]:
         return {(record.task, record.initial_state) for record in ledger.records()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_the_best_setting_is_measured_where_nothing_was_chosen(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -123,6 +124,7 @@ def test_a_wrong_grid_is_refused_in_a_sentence(words: list[str], sentence: str, 
     assert sentence in printed.out + printed.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_a_part_is_a_run_of_its_own() -> None:
     for part in ("1/2", "2/2"):

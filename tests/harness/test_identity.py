@@ -118,6 +118,7 @@ def test_a_worker_that_is_started_again_over_edited_code_ends_the_sweep(
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_a_policy_object_in_a_loop_is_played_each_time_that_its_weights_changed(toy_home: Path) -> None:
     first = evaluate("toy", Biased(0.0), episodes=1)
     trained = evaluate("toy", Biased(0.9), episodes=1)
@@ -163,6 +164,7 @@ def test_a_policy_object_whose_weights_are_elsewhere_needs_a_revision(toy_home: 
     assert results(first.run) != results(second.run)
 
 
+@pytest.mark.slow
 def test_more_episodes_play_what_is_missing_and_fewer_play_nothing(toy_home: Path, cli: Cli) -> None:
     undisturbed = results(evaluate("toy", "random", episodes=3, run=Path("undisturbed")).run)
     two = evaluate("toy", "random", episodes=2)
@@ -182,6 +184,7 @@ def test_more_episodes_play_what_is_missing_and_fewer_play_nothing(toy_home: Pat
     assert f"nothing was played: the 6 episodes of {run} were there already; --fresh plays them again" in output
 
 
+@pytest.mark.slow
 def test_a_program_that_gets_earlier_results_is_warned(toy_home: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A loop that is started again would print the first loop's numbers without a word."""
 
@@ -264,6 +267,7 @@ def here(toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set
     return libraries
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_renderer_or_says_what_is_missing(here: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate("toy", ImageReader(), episodes=1)
     here.add("better")

@@ -107,6 +107,7 @@ class Remembering(ImageReader):
         return replies
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_late_steps_are_carried_out_recorded_and_replayed() -> None:
     policy = Remembering()
@@ -136,6 +137,7 @@ def test_late_steps_are_carried_out_recorded_and_replayed() -> None:
     assert "delay_steps" not in Manifest.load(Path("prompt")).identity.suites[0].protocol
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_home")
 def test_a_measured_latency_is_the_policys_own_and_stays_a_runs_own(caplog: pytest.LogCaptureFixture) -> None:
     pauses = [0.25]

@@ -1,11 +1,21 @@
 """One record says what failures cost an episode, wherever it is played again."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from toy.policies import ImageReader
+from toy.suite import TOY_SUITE
 
+from vlarig.envs.api import Needs
 from vlarig.envs.messages import CRASH, HANG, LOST, REFUSED, UNFIT
+from vlarig.harness import losses as rule
+from vlarig.harness.children.line import SimulatorFault
+from vlarig.harness.children.supervisor import ChildLostError
+from vlarig.harness.engine import Engine
+from vlarig.harness.episode_queue import EpisodeQueue
 from vlarig.harness.losses import MOST_ATTEMPTS, MOST_LOSSES, GivenUpError, Losses
+from vlarig.policies.batching import Batcher, Batching
 from vlarig.results.records import Attempt
 
 KEY = "toy/standard@1/reach_red/default/0/0"
@@ -75,3 +85,56 @@ def test_an_episode_that_is_over_leaves_no_record() -> None:
         await losses.charge(KEY, "worker-0", CRASH, "reason")  # given up, it begins anew
 
     asyncio.run(run())
+
+
+class LostOnce:
+    """A worker whose machine is lost during its first request and comes back; the next request finds the data unfit."""
+
+    name, number = "machine/worker-0", 0
+
+    def __init__(self) -> None:
+        self.absence: ChildLostError | None = None
+        self._requests = 0
+
+    async def running(self) -> "LostOnce":
+        if self.absence is not None:
+            raise self.absence
+        return self
+
+    async def found(self) -> bool:
+        self.absence = None
+        return True
+
+    async def start(self, *_: object) -> None:
+        self._requests += 1
+        if self._requests > 1:
+            raise SimulatorFault(UNFIT, "the end")
+        self.absence = ChildLostError("the machine is away")
+        raise SimulatorFault(LOST, "the machine is away")
+
+
+class Faults:
+    """A sink that keeps failed attempts."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    async def emit(self, _: object) -> None:
+        raise AssertionError
+
+    async def fault(self, attempt: Attempt) -> None:
+        self.kinds.append(attempt.kind)
+
+
+def test_a_lost_machine_is_one_loss_of_the_episode_that_ran_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule, "MOST_LOSSES", 1)
+    faults, worker = Faults(), LostOnce()
+    workers: list[Any] = [worker]
+
+    async def run() -> None:
+        batcher = Batcher(ImageReader(), Batching(1))
+        engine = Engine(workers, 1, TOY_SUITE.embodiment, Needs(), batcher, 0, [faults])
+        await engine.sweep(EpisodeQueue(TOY_SUITE.episodes(per_task=1)[:1]))
+
+    asyncio.run(run())
+    assert faults.kinds == [UNFIT]

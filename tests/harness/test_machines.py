@@ -78,6 +78,7 @@ def workers(run: str) -> set[str]:
         return {record.worker for record in ledger.records()}
 
 
+@pytest.mark.slow
 def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[Neighbour]) -> None:
     hosts = tuple(each.host for each in neighbours)
     assert evaluate("toy", ImageReader(), hosts=hosts, num_envs=8, episodes=8, run=Path("spread")).complete
@@ -87,6 +88,7 @@ def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[N
     assert output.count(": ended") == output.count(": toy for 127.0.0.1") == 2
 
 
+@pytest.mark.slow
 def test_a_recording_over_two_machines_equals_one_on_this_machine(neighbours: list[Neighbour]) -> None:
     words = ["toy", "--policy", "toy.policies:Finder", "--episodes", "3"]
     assert (
@@ -194,6 +196,7 @@ def test_a_sweep_ends_when_no_machine_comes_back_and_keeps_what_it_has(
     assert results(Path("storm")) == alone(8)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_on_a_machine_whose_client_is_killed(neighbours: list[Neighbour]) -> None:
     sweep = subprocess.Popen(
         [
@@ -227,6 +230,7 @@ def refusal(*hosts: str, **options: object) -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_missing_or_wrong_token_is_refused_and_no_token_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret"
     secret.write_text("open sesame\n")
@@ -247,6 +251,7 @@ def test_a_missing_or_wrong_token_is_refused_and_no_token_is_shown(tmp_path: Pat
         assert file.is_dir() or b"sesame" not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_on_this_machine_only_its_owner_gets_in(
     neighbours: list[Neighbour], toy_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +278,7 @@ def test_nobody_listens_to_other_machines_with_a_token_that_can_be_guessed(tmp_p
     )
 
 
+@pytest.mark.slow
 def test_a_machine_with_other_code_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other"
     for folder in ("toy", "toy.dist-info"):
@@ -286,6 +292,7 @@ def test_a_machine_with_other_code_is_refused(tmp_path: Path) -> None:
         machine.end()
 
 
+@pytest.mark.slow
 def test_another_server_is_reported_in_a_sentence(neighbours: list[Neighbour]) -> None:
     assert "no env server can be reached at ws://127.0.0.1:9 (" in refusal("127.0.0.1:9")
     assert "is named twice" in refusal(neighbours[0].host, neighbours[0].host)
@@ -330,6 +337,7 @@ def test_a_host_file_is_read(tmp_path: Path) -> None:
         find_machines((), tmp_path / "nowhere", None, None)
 
 
+@pytest.mark.slow
 def test_an_encrypted_machine_is_checked(tmp_path: Path) -> None:
     made, others = certificates(tmp_path), certificates(tmp_path / "others")
     machine = Neighbour("--certificate", str(made.certificate), "--key", str(made.key))
@@ -384,6 +392,7 @@ def test_silent_connections_keep_no_client_out(neighbours: list[Neighbour]) -> N
         assert evaluate("toy", ImageReader(), hosts=(neighbours[0].host,), episodes=1, run=Path("run")).complete
 
 
+@pytest.mark.slow
 def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighbour]) -> None:
     async def start_worker(connection: ClientConnection, lease: str) -> None:
         await connection.recv()
@@ -402,6 +411,7 @@ def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighb
     asyncio.run(occupy())
 
 
+@pytest.mark.slow
 def test_the_page_on_many_machines_names_options_that_exist(cli: Cli) -> None:
     page = (Path(__file__).parents[2] / "docs" / "many-machines.md").read_text().replace("\\\n", " ")
     commands = re.findall(r"^(?:srun --overlap )?vlarig ((?:runs |serve )?\S+)(.*)$", page, re.MULTILINE)

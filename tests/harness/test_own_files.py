@@ -76,6 +76,7 @@ def import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--replicas", "2")])
 def test_a_policy_and_a_suite_import_their_neighbours_at_any_time(toy_home: Path, cli: Cli, words: tuple[str, ...]) -> None:
     write(my_policy=POLICY, my_suite=SUITE, neighbour_made="GAIN = 0.1", neighbour_acting="GAIN = 0.1")
@@ -83,6 +84,7 @@ def test_a_policy_and_a_suite_import_their_neighbours_at_any_time(toy_home: Path
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", ["w.npy", "folder"])
 def test_a_checkpoint_that_is_overwritten_in_place_is_played_again(toy_home: Path, checkpoint: str) -> None:
     write(my_loading_x=LOADING)
@@ -135,6 +137,7 @@ class Leaving(Policy):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--replicas", "1")])
 def test_a_policy_that_ends_its_own_process_is_reported(toy_home: Path, cli: Cli, options: tuple[str, ...]) -> None:
     write(leaving=LEAVING)

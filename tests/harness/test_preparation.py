@@ -56,6 +56,7 @@ def hash_of(output: str) -> str:
     return output.rpartition("sha256 ")[2].partition(",")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tried")
 def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(cli_here) -> None:
     refused = cli_here("sweep", SUITE, "--policy", "random")
@@ -76,6 +77,7 @@ def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(c
     assert len(again.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_first_candidates_that_will_do_are_kept_with_any_number_of_workers(
     cli_here, tried: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_preparation_that_is_killed_goes_on_and_tries_nothing_twice(cli, tried
     assert all(count == 1 for name, count in times.items() if name not in deadly and name != f"reach_red-{len(decided)}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tried")
 def test_a_part_is_prepared_and_played_and_what_is_found_later_changes_no_run(cli_here) -> None:
     part = ("--tasks", "reach_red", "--episodes", 2)
@@ -159,6 +162,7 @@ def test_a_suite_whose_states_are_known_needs_no_preparation(toy_home: Path, cli
     assert "the initial states of 'toy' are known; there is nothing to prepare" in done.stderr
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_preparing_worker(cli_here, tried: Path) -> None:
     assert cli_here("envs", "prepare", SUITE).returncode == 0
     assert evaluate(SUITE, "random", run=Path("one"), workers=1, num_envs=1).complete

@@ -127,6 +127,7 @@ def test_a_cluster_without_authentication_is_refused(toy_home: Path, monkeypatch
         evaluate("toy", ImageReader(), placement="ray", episodes=1)
 
 
+@pytest.mark.slow
 def test_hosts_beside_ray_are_refused() -> None:
     with pytest.raises(VlarigError, match="hosts are named beside placement=ray"):
         evaluate("toy", ImageReader(), placement="ray", hosts=("node1",))

@@ -103,6 +103,7 @@ def test_recorded_episodes_replay_to_their_digests(demos: Path, cli_here: Any) -
     assert done.stdout.count("equal ") == 8
 
 
+@pytest.mark.slow
 def test_episodes_that_fail_are_left_out_unless_wanted(toy_home: Path, cli_here: Any) -> None:
     words = (
         "data",
@@ -270,6 +271,7 @@ def test_a_death_while_episodes_are_joined_leaves_no_half_dataset(
     assert contents(Path("again")) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_simulator_loses_no_step(toy_home: Path, cli_here: Any, tmp_path: Path) -> None:
     words = (
         "data",

@@ -40,6 +40,7 @@ class Watching:
         self.ended.append("discard")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [ImageReader(), "random"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_recorded_episodes_come_out_again(toy_home: Path, policy: object, workers: int) -> None:
@@ -87,6 +88,7 @@ def test_images_that_a_watcher_refuses_fail_only_their_own_episode(toy_home: Pat
     assert sorted(frames.ended for frames in seen) == [["discard"], ["finish", "discard"]]
 
 
+@pytest.mark.slow
 def test_without_a_watcher_only_what_the_policy_saw_is_rendered(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed: list[Needs] = []
     monkeypatch.setattr(
@@ -113,6 +115,7 @@ def test_a_false_record_is_detected(toy_home: Path, cli_here, column: str, value
     assert f"differs {KEY}: {column}" in done.stdout
 
 
+@pytest.mark.slow
 def test_failures_are_filmed_and_only_these(toy_home: Path, cli_here) -> None:
     done = cli_here(
         "sweep", "toy", "--policy", "toy.policies:ImageReader", "--episodes", "6", "--run", "run", "--video", "failures"

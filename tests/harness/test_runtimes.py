@@ -290,6 +290,7 @@ def test_the_runtimes_that_we_ship_are_whole(name):
     assert any(line.startswith("torch==") for line in lines) == bool(spec.torch)
 
 
+@pytest.mark.slow
 def test_a_command_runs_in_a_runtime_as_a_worker_does(toy_home: Path, cli) -> None:
     code = "import sys, toy.env, vlarig.benchmarks.registry as r; print(r.__file__); sys.exit(len(sys.argv))"
     done = cli("runtime", "run", "toy", "--", "python", "-c", code, "--an_option", PYTHONPATH=str(Path(__file__).parents[1]))

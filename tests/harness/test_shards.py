@@ -51,6 +51,7 @@ def test_shards_merge_to_the_undivided_run_and_go_on_as_it(toy_home: Path, cli_h
     assert len(list(Path("merged/videos").glob("*.mp4"))) == len(failures) > 0
 
 
+@pytest.mark.slow
 def test_half_a_merged_run_is_finished_by_the_whole_sweeps_command(toy_home: Path, cli_here) -> None:
     whole = evaluate("toy", ImageReader(), episodes=3, run=Path("whole")).run
     half = evaluate("toy", ImageReader(), episodes=3, shard="1/2", run=Path("half"))
@@ -80,6 +81,7 @@ def test_a_shard_has_a_folder_of_its_own_and_says_what_it_is(toy_home: Path, cli
     assert all(task["missing"] == 0 for task in first_data["suites"][0]["tasks"])
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_the_shard_it_was_begun_with(toy_home: Path) -> None:
     """The identity of a shard is the whole run's, so the identity does not show this."""
     for name, shard in (("first", "1/2"), ("whole", None)):

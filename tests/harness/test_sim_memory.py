@@ -44,6 +44,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, envs: int, share: int | N
         return results(run), ledger.attempts(), (run / "logs" / "hoarding-worker-0.log").read_text()
 
 
+@pytest.mark.slow
 def test_growth_beyond_the_share_is_charged_to_the_episode_that_runs(counts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed, _, _ = sweep(monkeypatch, "none::0", 2, None)
     disturbed, attempts, _ = sweep(monkeypatch, "grow:reach_red/1:2", 2, SHARE)
@@ -52,6 +53,7 @@ def test_growth_beyond_the_share_is_charged_to_the_episode_that_runs(counts: Non
     assert disturbed == undisturbed
 
 
+@pytest.mark.slow
 def test_a_leak_over_many_episodes_costs_none(counts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen episodes leave 640 MB behind, so the simulator has to be replaced on the way."""
     undisturbed, _, _ = sweep(monkeypatch, "none::0", 2, None)

@@ -43,6 +43,7 @@ def undisturbed(results_of: dict[str, dict], toy_home: Path) -> dict:
     return results_of["toy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "envs", "batch"), [(1, 8, None), (2, 1, 1), (2, 8, 3), (4, 1, None), (4, 8, 32)])
 def test_workers_envs_and_batches_do_not_change_results(undisturbed: dict, workers: int, envs: int, batch: int | None) -> None:
     policy = ImageReader()
@@ -66,6 +67,7 @@ def test_a_notebook_sweeps_below_its_running_event_loop(undisturbed: dict) -> No
     assert results(asyncio.run(cell())) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_policy_that_changes_the_working_directory_loses_nothing(toy_home: Path) -> None:
     here, options = Path.cwd(), {"tasks": ("reach_red",), "episodes": 1, "workers": 1, "num_envs": 1}
     near = evaluate("toy", ImageReader(), run=Path("near"), **options)
@@ -80,6 +82,7 @@ def test_a_policy_that_changes_the_working_directory_loses_nothing(toy_home: Pat
     assert (here / "far" / "logs" / "events.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_actions_beyond_the_bounds_are_warned_of_once(toy_home: Path) -> None:
     output = io.StringIO()
     assert evaluate("toy", Shouting(), episodes=3, workers=1, num_envs=1, console=Console(file=output, width=500)).complete
@@ -116,6 +119,7 @@ def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path
     assert {key.split("/")[1] for key in results(run)} == {"standard-n_action_steps3@1"}
 
 
+@pytest.mark.slow
 def test_a_policys_own_number_of_steps_is_run_unless_the_user_names_another(toy_home: Path) -> None:
     policy = ImageReader(horizon=4)
     policy.n_action_steps = 2
@@ -134,6 +138,7 @@ def test_a_policys_own_number_of_steps_is_run_unless_the_user_names_another(toy_
         evaluate("toy", policy, episodes=1)
 
 
+@pytest.mark.slow
 def test_a_policy_that_needs_the_simulators_truth_is_marked_in_its_run(toy_home: Path) -> None:
     class Knowing(ImageReader):
         needs = Needs(privileged=True)
@@ -160,6 +165,7 @@ def test_the_ledger_has_the_instructions(toy_home: Path) -> None:
     assert instructions["reach_red"] == "move the point to the red goal"
 
 
+@pytest.mark.slow
 def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
     chosen = evaluate("two_ways", ImageReader(), protocol="quick", episodes=1)
     assert {key.split("/")[1] for key in results(chosen.run)} == {"quick@1"}
@@ -169,6 +175,7 @@ def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
     assert default.run != chosen.run
 
 
+@pytest.mark.slow
 def test_steps_to_execute_are_derived_from_the_chosen_protocol(toy_home: Path, cli) -> None:
     words = ["--policy", "toy.policies:ImageReader", "--episodes", "1", "--protocol", "quick"]
     derived = cli("sweep", "two_ways", *words, "--n-action-steps", "2")
@@ -212,6 +219,7 @@ def test_a_run_of_another_identity_is_refused_naming_the_difference(toy_home: Pa
     assert results(Path("run")) == before
 
 
+@pytest.mark.slow
 def test_policy_options_belong_to_the_run_except_those_that_change_no_answer(toy_home: Path) -> None:
     WithOptions.closed.clear()
     first = evaluate("toy", "toy.policies:WithOptions", episodes=1, policy_options=("horizon=4", "patience=2"))
@@ -296,6 +304,7 @@ def test_sigterm_ends_a_sweep_whose_policy_loads(toy_home: Path, first: list[str
     assert (process.returncode, error) == (143, "vlarig: interrupted\n")
 
 
+@pytest.mark.slow
 def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed: dict) -> None:
     words = [sys.executable, "-m", "vlarig.harness", "sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r"]
     for interrupt in (signal.SIGINT, signal.SIGTERM):

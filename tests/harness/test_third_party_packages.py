@@ -185,6 +185,7 @@ MINE = replace(SUITE, name="reach_further")
 """
 
 
+@pytest.mark.slow
 def test_a_suite_that_no_package_registers_is_swept_resumed_and_replayed_by_its_place(
     vlarig: Callable[..., str], site: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_a_suite_that_no_package_registers_is_swept_resumed_and_replayed_by_its_
     assert "films: " in vlarig("runs", "replay", run, "--all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plugin", "suite", "policy", "sentence"),
     [
@@ -240,6 +242,7 @@ def test_a_suite_at_a_place_may_not_take_the_name_of_another(vlarig: Callable[..
     )
 
 
+@pytest.mark.slow
 def test_a_package_that_cannot_be_imported_is_named_with_the_line_and_stops_no_other(
     vlarig: Callable[..., str], site: Path
 ) -> None:
@@ -261,6 +264,7 @@ def test_a_package_that_cannot_be_imported_is_named_with_the_line_and_stops_no_o
     )
 
 
+@pytest.mark.slow
 def test_an_expert_that_cannot_be_made_stops_the_sweep_before_it_begins(vlarig: Callable[..., str], site: Path) -> None:
     script = site / "reach_expert" / "script.py"
     script.write_text("\n1 / 0\n")

@@ -116,6 +116,7 @@ def test_a_mode_means_what_gymnasium_says(pair: Pair) -> None:
     assert (ended >= 2).all()
 
 
+@pytest.mark.slow
 def test_some_environments_can_be_reset_in_mid_episode(pair: Pair) -> None:
     rng = np.random.default_rng(1)
     pair.compare(lambda env: env.reset(seed=[3, 4, 8], options={"task": "reach_red"}))

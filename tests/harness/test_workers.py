@@ -96,7 +96,7 @@ def kill(pid: int) -> None:
 def test_a_dead_launcher_or_idle_worker_is_replaced_and_no_episode_is_charged(
     monkeypatch: pytest.MonkeyPatch, meddle: Callable[[int], None], with_launcher: bool, workers: int, envs: int
 ) -> None:
-    monkeypatch.setattr(plan, "load_suite", lambda name: replace(TOY_SUITE, patience=Patience(step=0.1)))
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(TOY_SUITE, patience=Patience(reset=10.0, step=0.1)))
     runs = {"undisturbed": lambda pid: None, "disturbed": meddle}
     for name, each in runs.items():
         policy = Meddler(each, with_launcher)

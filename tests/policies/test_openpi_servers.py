@@ -40,6 +40,7 @@ def finished(run: str) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_two_servers_share_the_work_and_give_what_one_gives(tmp_path: Path) -> None:
     policies = [ImageReader(), ImageReader()]
     with served(policies[0]) as one, served(policies[1]) as other:

@@ -167,6 +167,7 @@ def test_a_batch_is_full_where_every_replica_has_its_share() -> None:
         assert {reply.recorded.arrays["batch"] for replies in players.replies.values() for reply in replies} == {3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [NOTEBOOK, FORGETFUL])
 def test_killed_replicas_cost_nothing_but_time(name: str, no_pauses: None) -> None:
     with replicated(name, 3) as policy:
@@ -298,7 +299,7 @@ def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy
 
 @pytest.mark.usefixtures("no_pauses")
 def test_an_episode_that_kills_replicas_again_and_again_is_named(trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching_module, "MOST_LOSSES", 2)
+    monkeypatch.setattr(batching_module, "MOST_DEATHS", 2)
     with replicated(TRAPPED, 1, trap=trap) as policy:
         policy.act([request(0, episode_key(0), 0)])
         trap.write_text(f"always-die {episode_key(1)}")
@@ -347,6 +348,7 @@ def test_the_others_go_on_without_a_replica_that_is_given_up(tmp_path: Path, mon
         assert pid not in pids
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pauses")
 def test_a_policy_that_cannot_be_loaded_is_refused_with_the_sentence_of_the_one_in_this_process(
     monkeypatch: pytest.MonkeyPatch,
@@ -535,6 +537,7 @@ def test_the_log_hears_what_a_replica_prints(trap: Path, caplog: pytest.LogCaptu
 # Behind a policy server.
 
 
+@pytest.mark.slow
 def test_a_served_sweep_goes_on_where_replicas_die(toy_home: Path) -> None:
     local = results(evaluate("toy", ImageReader(), episodes=6, workers=1, run=Path("local")).run)
     with (

@@ -303,7 +303,7 @@ def test_the_suites_have_the_expert(task: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_it_solves_initial_states_of_each_task_in_the_simulator(simpler: Runtime, tmp_path: Path) -> None:
-    """Under mani-skill's readings and predicates; parts of the default protocol's sweep are run again in test_sweeps.py."""
+    """Under mani-skill's readings and predicates; parts of the default protocol's sweep are run again in test_full_sweeps.py."""
     suites = ("simpler_widowx", "simpler_ood")
     evaluation = evaluate(suites, "expert", episodes=2, protocol="maniskill3", run=tmp_path / "run")
     assert evaluation.complete

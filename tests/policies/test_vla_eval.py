@@ -604,6 +604,7 @@ def test_a_sweep_of_the_packages_server_equals_one_of_the_same_policy_in_process
     assert sum(sizes) == sum(-(-episode["steps"] // 16) for episode in results(twin.run).values())
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_its_chunks_gets_a_request_every_step(interpreter: Path, toy_home: Path) -> None:
     Path("toy.json").write_text(json.dumps(embodiment_to_data(TOY_POINT)))
     with package_server(interpreter, steps=8, columns=3, chunk_size=8) as (url, process):

@@ -102,6 +102,7 @@ def test_a_blur_has_about_the_size_that_it_says() -> None:
     assert np.corrcoef(np.log(off).ravel(), np.log(said).ravel())[0, 1] > 0.7
 
 
+@pytest.mark.slow
 def test_the_end_of_a_prompt_learns_what_its_words_mean() -> None:
     """Two prompts, as questions with answers and as prompts to act: the read-out is of the same tokens in both."""
     tokenizer = small_tokenizer()

@@ -57,6 +57,7 @@ def learned(config: ModelConfig, steps: int) -> QwenVla:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_tokens_learn_the_names_the_role_and_the_middle(name: str) -> None:
     """The role changes with the prompt, while the image and all names in it stay."""

@@ -400,6 +400,7 @@ def test_kernels_that_refuse_the_precision_or_the_device_are_not_used(monkeypatc
         other.encode(policy.prepare([request(1)]).inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "remedies"),
     [({}, ["give kernels=off"]), ({"kernels": "off"}, None), ({"compile": True}, ["drop compile=true", "give kernels=off"])],
