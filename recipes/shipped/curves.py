@@ -17,10 +17,14 @@ PANELS = (
     (
         "marks: names and centres of objects",
         "marks",
-        {"tower": "the tower alone", "language": "the language model", "backbone": "both"},
+        {"tower": "the tower alone", "language": "the language model", "backbone": "both", "last": "both once more"},
     ),
-    ("ends: places in decimetres", "ends", {"language": "the language model", "backbone": "both"}),
-    ("T2A: the action expert, by seed", "action", {"t2a": "seed 0", "t2a-1": "seed 1", "t2a-2": "seed 2"}),
+    ("ends: places in decimetres", "ends", {"language": "the language model", "backbone": "both", "last": "both once more"}),
+    (
+        "T2A: the action expert, by seed",
+        "action",
+        {"t2a": "seed 0", "last_t2a": "seed 0, once more", "t2a-1": "seed 1", "t2a-2": "seed 2"},
+    ),
     ("SFT of everything", "action", {"sft": "after T2A", "without_t2a": "without T2A"}),
 )
 SMOOTHED = 5
@@ -29,12 +33,15 @@ TOP = {"marks": 3.0, "ends": 6.0, "action": 0.5}
 
 
 def main(folder: Path, image: Path) -> None:
-    """Plot the losses."""
-    figure = Figure(figsize=(12, 3), layout="constrained")
-    for axes, (title, loss, runs) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+    """Plot the losses of those runs that are there."""
+    panels = [
+        (title, loss, {run: words for run, words in runs.items() if (folder / run / "tensorboard").is_dir()})
+        for title, loss, runs in PANELS
+    ]
+    panels = [panel for panel in panels if panel[-1]]
+    figure = Figure(figsize=(3 * len(panels), 3), layout="constrained")
+    for axes, (title, loss, runs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for run, words in runs.items():
-            if not (folder / run / "tensorboard").is_dir():
-                continue
             events = EventAccumulator(str(folder / run / "tensorboard"), {"tensors": 0}).Reload()
             found = {event.step: event.tensor_proto.float_val[0] for event in events.Tensors(f"train/loss/{loss}")}
             steps, values = np.array(sorted(found)), np.array([found[step] for step in sorted(found)])
@@ -43,8 +50,7 @@ def main(folder: Path, image: Path) -> None:
         axes.set(title=title, xlabel="steps", ylim=(None, TOP[loss]))
         axes.title.set_fontsize("medium")
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="small")
+        axes.legend(fontsize="small")
     figure.savefig(image, dpi=110)
 
 

@@ -19,8 +19,8 @@ record() { # SUITE EPISODES TASKS...: demonstrations by its expert, which bursts
     step vlarig data record "$1" --policy expert --episodes "$2" ${3:+--tasks "${@:3}"} --policy-options disturbance=0.7 --to "$1"
 }
 
-look() { # SUITE MOMENTS: so many frames of each of its demonstrations, with instructions, and where the objects are that these name
-    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments "$2" --instructions 1 --questions 0 --size 128 \
+look() { # SUITE: eight frames of each of its demonstrations, with instructions, and where the objects are that these name
+    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments 8 --instructions 1 --questions 0 --size 128 \
         --to "moments/$1"
 }
 
@@ -49,22 +49,18 @@ torch.set_num_threads(1)
 print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else "float32")
 EOF
 
-# Tabletop alone.
 record tabletop 240
-look tabletop 8
+record simpler_widowx 60 put_eggplant_in_basket put_carrot_on_plate
+record libero_object 6
+look tabletop
+look simpler_widowx
+look libero_object
 step vlarig data render-questions tabletop --scenes 20000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
+
 train backbone tower
 train backbone language
 train backbone backbone
 train t2a t2a
-
-# SimplerEnv and LIBERO beside it.
-record simpler_widowx 80 put_eggplant_in_basket put_carrot_on_plate
-record libero_object 10
-look simpler_widowx 8
-look libero_object 8
-train t2a every_t2a
-train backbone every
 train t2a last_t2a
 train backbone last
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Measures what make.sh made, in the same folder: bash recipes/shipped/measure.sh FOLDER
 # The policy on initial states that decided no choice, beside those of its training and in other words; after SFT, with T2A before it
-# and without; two more seeds of the action expert's stage. All but the shipped policy is of tabletop alone. FOLDER/measured has the
-# tables.
+# and without, on tabletop; two more seeds of the action expert's stage. FOLDER/measured has the tables.
 # The same command goes on where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -15,7 +14,7 @@ train() { # STAGE RUN CONFIG OVERRIDES...
         --override "model.compute=$(cat compute)" shard_over=1 "${@:4}"
 }
 
-sweep() { # NAME POLICY SUITE OPTIONS...: 8 of a chunk's 16 steps are run, of earlier stages too
+sweep() { # NAME POLICY SUITE OPTIONS...: 8 of a chunk's 16 steps are run
     vlarig sweep "$3" --policy "$2" --n-action-steps 8 --run "sweeps/$1" "${@:4}"
 }
 
@@ -25,7 +24,6 @@ sweep training qwen-vla:qwen-vla tabletop --episodes 50 --initial-states trainin
 sweep paraphrased qwen-vla:qwen-vla tabletop --episodes 20 --protocol paraphrased
 sweep simpler qwen-vla:qwen-vla simpler_widowx --tasks put_eggplant_in_basket put_carrot_on_plate --episodes 48
 sweep libero qwen-vla:qwen-vla libero_object --episodes 10
-sweep alone qwen-vla:t2a/policy tabletop --episodes 50
 train sft sft sft.toml
 sweep sft qwen-vla:sft/policy tabletop --episodes 20
 train sft without_t2a sft.toml model.source=backbone/policy
@@ -34,7 +32,7 @@ for seed in 1 2; do
     train t2a "t2a-$seed" t2a.toml "seed=$seed"
     sweep "seed-$seed" "qwen-vla:t2a-$seed/policy" tabletop --episodes 20
 done
-vlarig table "all three=sweeps/shipped" "tabletop alone=sweeps/alone" "where it was trained=sweeps/training" \
+vlarig table "shipped=sweeps/shipped" "where it was trained=sweeps/training" \
     "in other words=sweeps/paraphrased" "another seed=sweeps/seed-1" "a third=sweeps/seed-2" "+ SFT=sweeps/sft" \
     "SFT without T2A=sweeps/without-t2a" --format markdown > measured/tabletop.md
 vlarig table sweeps/simpler sweeps/libero --format markdown > measured/others.md
