@@ -226,6 +226,27 @@ def test_cpu_of_processes_that_their_parents_left_is_counted(tmp_path):
     assert measured["left"] == 0
 
 
+SERVED = """
+import json, os, sys
+from pathlib import Path
+from measuring import Command, run, serving
+worker = "import time\\nwhile time.process_time() < 1: pass\\nprint('ready', flush=True)\\ntime.sleep(60)"
+server = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {worker!r}]); time.sleep(60)"
+idle = Command([sys.executable, "-c", ""], os.environ, Path(sys.argv[1]), "idle")
+with serving(Command([sys.executable, "-c", server], os.environ, Path(sys.argv[1]), "server"), "(ready)") as (process, _):
+    run([idle], [process])
+print(json.dumps(vars(run([idle], []))))
+"""
+
+
+def test_cpu_of_an_earlier_servers_processes_is_not_counted(tmp_path):
+    """They become ours when the server is killed."""
+    words = [sys.executable, "-c", SERVED, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": str(SCRIPTS)}, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cpu"] < 0.9
+
+
 def test_the_instant_policy_gives_each_request_steps_of_its_own(monkeypatch):
     """A sweep refuses replies that share an array."""
     monkeypatch.syspath_prepend(SCRIPTS / "inside")

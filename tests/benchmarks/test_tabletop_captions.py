@@ -28,6 +28,7 @@ def played(suite: str, task: str, run: Path) -> tuple[list[str], list[Any], np.n
     return stages, [request.privileged for request, _ in pairs], states, pairs[0][0].observation["instruction"]
 
 
+@pytest.mark.slow
 def test_a_long_episode_is_told_step_by_step(tabletop: Runtime, tmp_path: Path) -> None:
     stages, truth, states, instruction = played("tabletop_tasks", "stack_then_tray", tmp_path / "run")
     found = described(stages, truth, states)
@@ -44,6 +45,7 @@ def test_a_long_episode_is_told_step_by_step(tabletop: Runtime, tmp_path: Path) 
         assert all(found.dimensions[name]), name
 
 
+@pytest.mark.slow
 def test_a_push_is_one_segment(tabletop: Runtime, tmp_path: Path) -> None:
     stages, truth, states, _ = played("tabletop", "push_to", tmp_path / "run")
     assert stages[0].startswith("reach behind the ")

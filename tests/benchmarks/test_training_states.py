@@ -53,6 +53,7 @@ def test_a_training_state_repeats_by_its_number_and_differs_from_others(name: st
     assert name.startswith("libero") or first.payload != other.payload
 
 
+@pytest.mark.slow
 def test_no_scene_for_training_on_the_table_shows_a_purple_cylinder() -> None:
     """It has another colour, one that nothing else there has; the words follow, and everything else stays."""
     replaced = 0

@@ -48,8 +48,8 @@ class Settings:
     """Suites whose first task is played."""
     steps: int | None = None
     """Steps of an episode, to try the scripts out; vlarig plays whole episodes all the same. Default: the suite's own."""
-    only: str = ""
-    """Only cells whose name has this in it."""
+    only: tuple[str, ...] = ("",)
+    """Only cells whose name has one of these in it."""
     page: Path | None = None
     """Page to write the tables into, between its two markers."""
     dry: bool = False
@@ -92,7 +92,11 @@ def main() -> None:
     """Measure what is left, then write and print the tables."""
     settings = tyro.cli(Settings, description=__doc__)
     console = Console(width=150)
-    cells = [cell for cell in all_cells(settings.suites, settings.episodes, settings.steps) if settings.only in cell.key]
+    cells = [
+        cell
+        for cell in all_cells(settings.suites, settings.episodes, settings.steps)
+        if any(part in cell.key for part in settings.only)
+    ]
     settings.out.mkdir(parents=True, exist_ok=True)
     records = Records(settings.out)
     left = todo(cells, settings.turns, records)

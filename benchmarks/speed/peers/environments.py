@@ -83,12 +83,18 @@ def environment(python: Path) -> dict[str, str]:
 
 
 def _install(python: Path, packages: Path) -> None:
-    """Install the list; where the usual index lacks torch's build for the CPU, PyTorch's own has it."""
+    """Install the list; where the usual index lacks torch's build for the CPU, PyTorch's own has it.
+
+    torchvision's operators from the usual index are compiled for CUDA and do not load beside a torch for the CPU. No peer uses one,
+    but torchvision describes them to torch as it is imported, which fails; so that description is left out.
+    """
     words = ("pip", "install", "--no-deps", "--python", str(python), "-r", str(packages))
     try:
         _uv(*words)
     except VlarigError:
         _uv(*words, "--torch-backend", "cpu")
+    for description in python.parents[1].glob("lib/python*/site-packages/torchvision/_meta_registrations.py"):
+        description.write_text("", encoding="utf-8")
 
 
 def _uv(*words: str) -> None:

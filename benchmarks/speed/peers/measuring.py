@@ -100,6 +100,9 @@ def serving(command: Command, ready: str) -> Iterator[tuple[psutil.Process, str]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while True:  # what it had started, too, else that would count for the next commands
+                os.waitpid(-process.pid, 0)
         process.wait()
 
 

@@ -39,14 +39,14 @@ def main(suite_name: str, steps: int, initial_states: list[int]) -> None:
         seen = env.set_init_state(states[initial_state])
         for _ in range(WAIT_STEPS):
             seen, _, _, _ = env.step(WAIT_ACTION)
-        steps: deque[np.ndarray] = deque()
+        chunk: deque[np.ndarray] = deque()
         for _ in range(steps):
             ego, wrist = seen["agentview_image"][::-1, ::-1], seen["robot0_eye_in_hand_image"][::-1, ::-1]
-            if not steps:
+            if not chunk:
                 rotation = quat2axisangle(seen["robot0_eef_quat"])
                 state = np.concatenate([seen["robot0_eef_pos"], rotation, seen["robot0_gripper_qpos"]])
-                steps.extend(chunks.chunk(ego, wrist, state, task.language))
-            seen, _, done, _ = env.step(steps.popleft().tolist())
+                chunk.extend(chunks.chunk(ego, wrist, state, task.language))
+            seen, _, done, _ = env.step(chunk.popleft().tolist())
             played += 1
             if done:
                 solved += 1
