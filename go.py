@@ -51,8 +51,9 @@ EXTRAS = {
 CONSTRAINTS = os.path.join(ROOT, "constraints.txt")
 #: What `demo` compares: the scripted expert, the policy that the package brings along, and chance.
 POLICIES = ("expert", "qwen-vla", "random")
-#: A file's tests share runs, and files keep the order that tests/conftest.py gives them; `test -n 0` is for a debugger.
-SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+#: A file's tests share runs, and files keep the order that tests/conftest.py gives them; a third process works while tests of another
+#: wait; `test -n 0` is for a debugger.
+SIDE_BY_SIDE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
 CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyright"], ["lint-imports"])
 
 

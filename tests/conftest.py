@@ -62,9 +62,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Carry ``--quick`` out, and put files with slow tests first: what is left for the end is short, so that workers end together."""
+    """Carry ``--quick`` out, and put files of simulators and of slow tests first, so that what is left for the end is short."""
     slow = Counter(item.path for item in items if is_slow(item))
-    items.sort(key=lambda item: -slow[item.path])
+    items.sort(key=lambda item: ("simulators" not in item.path.parts, -slow[item.path]))
     if config.getoption("--quick"):
         left_out = [item for item in items if is_slow(item)]
         items[:] = [item for item in items if not is_slow(item)]

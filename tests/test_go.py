@@ -150,6 +150,7 @@ def programs(tmp_path, monkeypatch):
     return add
 
 
+@pytest.mark.slow
 def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
     output = house.go("demo")
     assert "making .venv" in output
@@ -182,7 +183,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     programs = [call[0] for call in checks]
     assert programs == ["ruff", "ruff", "basedpyright", "lint-imports", "pytest"]
     output = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
-    assert house.calls()[-1] == ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    assert house.calls()[-1] == ["pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
     assert output.endswith("go: failed, further above: basedpyright\n")
     (house.folder / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
     assert "installing vlarig with data, dev, policy, ray, results, train, video" in house.go("demo")
@@ -250,6 +251,7 @@ def test_a_broken_environment_is_made_anew(go, house, monkeypatch, capsys, harm)
     assert house.state == state
 
 
+@pytest.mark.slow
 def test_a_working_environment_of_the_users_own_is_built_upon(house):
     subprocess.run([sys.executable, "-m", "venv", house.folder / ".venv"], check=True)
     (house.folder / ".venv" / "kept").touch()

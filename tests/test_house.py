@@ -73,6 +73,7 @@ HARMLESS = {
 }
 
 
+@pytest.mark.slow
 def test_nothing_unpickles_or_runs_what_it_is_sent():
     found = {}
     for path in SOURCES:
@@ -280,6 +281,7 @@ def test_no_file_of_a_package_is_longer_than_400_lines():
     assert {str(path.relative_to(ROOT)): lines for path in rooms if (lines := len(path.read_text().splitlines())) > 400} == {}
 
 
+@pytest.mark.slow
 def test_modules_begin_with_a_sentence_on_what_they_are():
     for path in SOURCES:
         docstring = ast.get_docstring(ast.parse(path.read_text()))
@@ -325,6 +327,7 @@ def test_every_command_explains_itself(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "status"), [(9, 0), (0.03, 1)])
 def test_tests_that_take_more_cpu_time_than_their_budget_fail(tmp_path, minutes, status):
     tests = tmp_path / "tests"

@@ -305,6 +305,7 @@ def merge_and_die(moment: int, runs: Sequence[Path], target: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
 def test_a_kill_leaves_nothing_half(tmp_path: Path, exists: bool) -> None:
     for name, initial_states in (("a", range(4)), ("b", range(3, 8))):

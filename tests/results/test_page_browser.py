@@ -24,6 +24,7 @@ from vlarig.results.records import NO_IMAGES, Attempt
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(find_spec("playwright") is None, reason="the package playwright is not installed"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
 ]

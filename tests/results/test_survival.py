@@ -42,6 +42,7 @@ def write_until_killed(run: Path, commits: int) -> list[int]:
     return [int(line) for line in lines if line.endswith("\n")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looking", [False, True], ids=["alone", "beside a reader"])
 def test_every_acknowledged_commit_survives_kills(tmp_path, looking):
     run = tmp_path / "run"

@@ -42,6 +42,7 @@ def test_every_chunk_is_sampled_to_a_hundredth() -> None:
         assert max(WRITTEN[kind].values()) < 1e-2, kind
 
 
+@pytest.mark.slow
 def test_the_training_begins_as_it_did(tmp_path: Path) -> None:
     reporter = Beginning()
     with pytest.raises(Enough):

@@ -59,6 +59,7 @@ COMMON = (
 )
 
 
+@pytest.mark.slow
 def test_the_expert_learns_from_keypoints_without_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlarig.policies.qwen_vla.model.embed", None)  # what reads a prompt
     blur = ("steps=60", "batch_size=32", "optimizer.expert.lr=2e-3")
@@ -79,6 +80,7 @@ def test_the_expert_learns_from_keypoints_without_a_prompt(tmp_path: Path, monke
         np.testing.assert_allclose(reply.actions[:, :2], sample.actions[:, :2], atol=0.25)
 
 
+@pytest.mark.slow
 def test_a_backbone_learns_what_the_keypoints_say(tmp_path: Path) -> None:
     words = ("objective.language_weight=0", "steps=50", "batch_size=8", "micro_batch_size=8", "optimizer.backbone.lr=2e-3")
     reporter = Numbers()

@@ -78,6 +78,7 @@ def torchrun(run: Path, *overrides: str, count: int) -> Ended:
     return Ended(done.returncode, done.stderr)
 
 
+@pytest.mark.slow
 def test_torchrun_hands_the_documented_command_on(tmp_path: Path) -> None:
     """Without the two dashes it takes ``--run`` for the beginning of options of its own, and ends."""
     (command,) = re.findall(r"^torchrun (.*)$", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)

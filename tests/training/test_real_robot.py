@@ -53,6 +53,7 @@ def fine_tune(stage: str, mixture: Path, run: Path, source: str, *overrides: str
     return train(read_config(stage, None, words), run, SilentReporter())
 
 
+@pytest.mark.slow
 def test_a_real_robots_dataset_is_fine_tuned_on_from_scratch_and_from_cpt(mixture: Path, tmp_path: Path) -> None:
     scratch = fine_tune("sft", mixture, tmp_path / "scratch", "tiny")
     cpt = fine_tune("cpt", mixture, tmp_path / "cpt", "tiny")

@@ -57,6 +57,7 @@ def three_passes(forward: dict[str, int]) -> int:
     return 3 * sum(forward.values()) - 2 * patches * pixels * TINY.vision["hidden_size"]
 
 
+@pytest.mark.slow
 def test_a_step_is_the_trainers_and_its_parts_add_up_to_it(scripts: Any) -> None:
     options = scripts.training.Options("tiny", batch=4, micro_batch=2, turns=2)
     machine = scripts.machine.Machine("cpu", 1)

@@ -46,6 +46,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "policy" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     """Samples of several lengths and robots in different micro-batches: their losses count as in one batch."""
     for size in (1, 4, 8):
@@ -135,6 +136,7 @@ def test_t2a_goes_on_from_a_backbone_that_learned_to_read(tmp_path: Path) -> Non
     assert [each.stage for each in load(str(tmp_path / "t2a" / "policy")).description.trained] == ["backbone", "t2a"]
 
 
+@pytest.mark.slow
 def test_the_vision_tower_alone_learns_marks_without_the_language_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +232,7 @@ def test_activation_checkpointing_changes_no_bit(tmp_path: Path, compute: str) -
     assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_what_float32_does_and_leaves_attention_as_it_was(tmp_path: Path) -> None:
     before = torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     full, half = (
@@ -256,6 +259,7 @@ def test_attention_in_bfloat16_is_as_exact_for_training_as_for_acting() -> None:
     assert errors[0] < 1.2 * errors[1]
 
 
+@pytest.mark.slow
 def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
     here = trained(configuration("steps=2"), tmp_path / "here").numbers
     there = trained(configuration("steps=2", "data.workers=1"), tmp_path / "there").numbers
@@ -291,6 +295,7 @@ def test_without_images_no_image_is_seen(tmp_path: Path) -> None:
     assert runs[0][2]["train/loss"] == runs[1][2]["train/loss"]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_call_goes_on_bit_equal(tmp_path: Path) -> None:
     class Signalling(Mixed):
         def __getitem__(self, position: int) -> Any:
@@ -329,6 +334,7 @@ def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
     assert sorted(each.name for each in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000005"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_and_names_the_samples(tmp_path: Path) -> None:
     for workers in (0, 1):
         config = configuration("steps=6", "checkpoints.every=1", f"data.workers={workers}")

@@ -109,6 +109,7 @@ def test_a_sample_is_the_same_however_it_is_reached(v21: Path) -> None:
     assert all(same(samples[index], forward[index]) for index in (20, 20, 21, 40, 19, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["spawn", "fork"])
 def test_it_is_read_in_other_processes(recorded: Path, start: str) -> None:
     dataset = open_lerobot(recorded, horizon=8)

@@ -218,6 +218,7 @@ def thousand() -> list[str]:
     return digests(batches(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])  # each imports PyTorch
 def test_workers_give_the_same_thousand_samples(thousand: list[str], workers: int) -> None:
     assert digests(batches(workers)) == thousand
@@ -228,6 +229,7 @@ def test_two_processes_share_the_same_thousand_samples(thousand: list[str]) -> N
     assert [each for pair in zip(*shares, strict=True) for each in pair] == thousand
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_next_samples_are_the_same(thousand: list[str]) -> None:
     """In a process of its own, which begins where another was killed."""
     code = (

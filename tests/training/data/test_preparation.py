@@ -60,6 +60,7 @@ def chunk(mixture: Any, name: str) -> ActionSample:
     return sample
 
 
+@pytest.mark.slow
 def test_by_commands_alone_data_become_a_policy_that_knows_the_basis_of_its_hands(data: Path, capsys: Any) -> None:
     file, page, run = data / "mix.toml", data / "page.html", data / "run"
     assert vlarig(["data", "prepare", str(file)]) == 0

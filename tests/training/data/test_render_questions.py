@@ -58,6 +58,7 @@ def reds(image: np.ndarray) -> np.ndarray:
     return (pixels[..., 0] > 2.5 * pixels[..., 1]) & (pixels[..., 0] > 2.5 * pixels[..., 2]) & (pixels[..., 0] > 60)
 
 
+@pytest.mark.slow
 def test_the_box_of_a_red_thing_is_where_the_image_is_red(options: RenderOptions) -> None:
     (grounding,) = [each for each in open_questions(options.to) if each.family == "spatial_grounding"]
     checked = 0
@@ -80,6 +81,7 @@ def test_the_box_of_a_red_thing_is_where_the_image_is_red(options: RenderOptions
     assert checked >= 5
 
 
+@pytest.mark.slow
 def test_what_an_instruction_moves_is_marked_where_the_image_shows_it(tabletop: Runtime, tmp_path: Path) -> None:
     made = RenderOptions("tabletop", SCENES, tmp_path / "asked", questions=0, instructions=2, size=128, workers=1)
     done = render_questions(made)
@@ -116,6 +118,7 @@ def test_what_an_instruction_moves_is_marked_where_the_image_shows_it(tabletop: 
     assert np.mean(misses) < 0.05  # or behind another
 
 
+@pytest.mark.slow
 def test_images_show_what_the_families_expect(options: RenderOptions) -> None:
     datasets = open_questions(options.to)
     assert [each.family for each in datasets] == ["general_vision_language", "spatial_grounding"]
@@ -135,6 +138,7 @@ def recording(tabletop: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.mark.slow
 def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Path) -> None:
     """The suite's own task is among the prompts; what it moves is seen on the table, and later in the air."""
     looked = RenderOptions(
@@ -166,6 +170,7 @@ def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Pa
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_first_demonstrations_are_of_all_tasks(tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["tabletop", "--policy", "expert", "--episodes", "2", "--tasks", "push_to", "stack", "--workers", "1"]
     vlarig(["data", "record", *words, "--to", str(tmp_path / "demos")])
@@ -175,6 +180,7 @@ def test_the_first_demonstrations_are_of_all_tasks(tabletop: Runtime, tmp_path: 
     assert sorted(first) == ["push_to", "stack"] and every == first * 2
 
 
+@pytest.mark.slow
 def test_demonstrations_are_not_looked_at_while_they_rest(recording: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(recording, tmp_path / "demos"))
     with Ledger.open_read_only(folder / "run") as ledger:
