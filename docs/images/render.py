@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,12 +37,9 @@ ELSEWHERE = {
     "sb3-learning-curve.png": "docs/examples/learn_to_push.py",
     "vision-language.png": "docs/examples/question_sheet.py",
     "shipped-curves.png": "recipes/shipped/curves.py",
-    "ppo-states.png": "recipes/ppo/curves.py",
+    "ppo-curves.png": "recipes/ppo/curves.py",
     "synthetic.png": "docs/images/render_synthetic.py",
 }
-
-#: Images of runs that are gone, which no script of today makes again: new runs will replace them.
-PAST = ("ppo-curves.png", "shipped-curves-three-robots.png")
 
 #: Width of a sheet of images that is kept as JPEG.
 WIDTH = 1400
@@ -65,23 +63,28 @@ def films(work: Path, target: Path, *words: str) -> None:
     save(Image.open(work / "run" / "frames.png"), target)
 
 
-def first_frames(work: Path, target: Path, suites: Sequence[str], across: int, all_views: bool) -> None:
-    """The first frame of each task that loads here, so many in a row, below the suite's name."""
+def first_frames(work: Path, target: Path, suites: Sequence[str], across: int, all_views: bool, protocol: str = "") -> None:
+    """The first frame of each task that loads here, so many in a row, below the tasks' names."""
     rows: list[tuple[str, list[np.ndarray]]] = []
     for name in suites:
         suite, shown = load_suite(name), []
-        env = RemoteEnv(name)
+        env = RemoteEnv(name, protocol=protocol or suite.protocols[0].name)
         try:
             for task in suite.tasks:
+                state = next(iter(task.initial_states_of(suite.protocols[0])), 0)
                 try:
-                    observation, _ = env.reset(options={"task": task.name, "initial_state": 0})
+                    observation, _ = env.reset(options={"task": task.name, "initial_state": state})
                 except VlarigError:  # an object's file is not here
                     continue
                 views = [image[-1] if image.ndim == 4 else image for image in observation["images"].values()]
-                shown.append(np.concatenate(views, axis=1) if all_views else views[0])
+                shown.append((task.name, np.concatenate(views, axis=1) if all_views else views[0]))
         finally:
             env.close()
-        rows += [(name if not begin else "", shown[begin : begin + across]) for begin in range(0, len(shown), across)]
+        for begin in range(0, len(shown), across):
+            names, frames = zip(*shown[begin : begin + across], strict=True)
+            # A sheet's frames are 160 pixels high, and a letter of its labels is some 8 wide.
+            letters = sum(frame.shape[1] * 160 // frame.shape[0] for frame in frames) // 8
+            rows.append((f"{name}\n{textwrap.fill(', '.join(names), letters)}", list(frames)))
     write_contact_sheet(work / "sheet.png", rows)
     save(Image.open(work / "sheet.png"), target)
 
@@ -149,6 +152,8 @@ def human_and_walk(work: Path, target: Path) -> None:
 
 def table(work: Path, target: Path) -> None:
     """Table 8 as LaTeX sets it: published rows, and three measured ones."""
+    if missing := [tool for tool in ("pdflatex", "pdftoppm") if shutil.which(tool) is None]:
+        raise SystemExit(f"{target.name} needs {' and '.join(missing)}; install texlive-latex-recommended and poppler-utils")
     for policy in ("expert", "random", "qwen-vla:small"):
         name = policy.replace(":", "-")
         vlarig(work, "sweep", "simpler_ood", "--policy", policy, "--episodes", "4", "--run", f"runs/{name}")
@@ -157,7 +162,7 @@ def table(work: Path, target: Path) -> None:
         command = [sys.executable, "-m", "vlarig.harness", "table", "--layout", "table8", *runs, "--format", "latex"]
         subprocess.run(command, cwd=work, stdout=file, check=True)
     (work / "page.tex").write_text(
-        r"\documentclass{article}\usepackage{booktabs}\pagestyle{empty}"
+        r"\documentclass{article}\usepackage{booktabs}\usepackage[textwidth=17.5cm]{geometry}\pagestyle{empty}"
         r"\begin{document}\input{table.tex}\end{document}"
     )
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "page.tex"], cwd=work, stdout=subprocess.DEVNULL, check=True)
@@ -182,7 +187,7 @@ IMAGES: dict[str, Callable[[Path, Path], None]] = {
         first_frames, suites=("libero_spatial", "libero_object", "libero_goal", "libero_10"), across=5, all_views=True
     ),
     "robocasa-tasks.jpg": partial(first_frames, suites=("robocasa_gr1",), across=6, all_views=False),
-    "robotwin-tasks.jpg": partial(first_frames, suites=("robotwin_easy",), across=7, all_views=False),
+    "robotwin-tasks.jpg": partial(first_frames, suites=("robotwin_easy",), across=7, all_views=False, protocol="robotwin"),
     "page-leaderboard.png": partial(page, suite="simpler_widowx", link="index.html#board-1", size=(900, 1136)),
     "page-episode.png": partial(page, suite="tabletop", link="task.html#expert/0", size=(1200, 860), click="initial state 0"),
     "page-phone.png": partial(page, suite="tabletop", link="task.html#expert/0", size=(390, 1500)),
