@@ -50,6 +50,9 @@ settings.load_profile("vlarig")
 # Containers often forbid compiled modules to be kept; each of the many processes of the tests would then compile all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Several processes work side by side, here and in what tests start; with a thread for each core in each of them, threads spin while
+# they wait for others that have no core.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

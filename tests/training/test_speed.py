@@ -61,8 +61,8 @@ def three_passes(forward: dict[str, int]) -> int:
 def test_a_step_is_the_trainers_and_its_parts_add_up_to_it(scripts: Any) -> None:
     options = scripts.training.Options("tiny", batch=4, micro_batch=2, turns=2)
     machine = scripts.machine.Machine("cpu", 1)
-    # As the script does, so that the peak memory is its own; its threads are, too.
-    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as process:
+    # As the script does, so that the peak memory is its own.
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
         measured, flops, needed = process.submit(scripts.training.measure, machine, options, "all", True).result()
     assert [len(each) for each in (measured.seconds, measured.split, measured.peaks)] == [2, 2, 2]
     assert all(set(split) == set(scripts.training.PARTS) for split in measured.split)
