@@ -44,11 +44,11 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     repeats.shown_arrays_are_never_changed_later,
     rules.actions_move_the_robot,
     rules.bad_actions_are_refused,
-    rules.actions_beyond_the_bounds_are_tolerated,
     rules.given_values_are_left_unchanged,
+    rules.actions_beyond_the_bounds_are_tolerated,
     rules.the_step_limit_truncates,
-    rules.waiting_counts_for_nothing,
     rules.the_end_is_final,
+    rules.waiting_counts_for_nothing,
     rules.no_episode_is_solved_at_its_start,
     rules.step_agrees_with_step_chunk,
     rules.closing_twice_is_harmless,
@@ -97,7 +97,7 @@ def check_env(
 ) -> list[Finding]:
     """Try every promise of the env contract on the first task, and on each further one those that can differ by task.
 
-    The first task takes some forty resets, two hundred steps and a hundred images, which is less than a minute in most simulators; a
+    The first task takes some thirty resets, two hundred steps and a hundred images, which is less than a minute in most simulators; a
     further one takes about half of that.
 
     Args:

@@ -124,6 +124,14 @@ class Bench:
         return self.take(self.other)
 
     @cached_property
+    def without_images(self) -> tuple[Take, Take, list[str]]:
+        """An episode that is played without images, its reference, and the views that were rendered all the same."""
+        episode, reference = self.due()
+        with counted_renders(self.env) as calls:
+            take = self.play(episode, WITHOUT_IMAGES)
+        return take, reference, calls
+
+    @cached_property
     def stepwise(self) -> Take:
         """The first episode, one step a chunk, with frames after each that are described."""
         return self.take(self.first, Needs(final_frame=True, objects=True), chunk=1)
@@ -144,6 +152,14 @@ class Bench:
         episode, reference = pairs[1] if self._completed == self.first.key else pairs[0]
         self.settle(episode)
         return episode, reference
+
+    def ended(self) -> tuple[Episode, Take]:
+        """The episode that the warm env has just ended, and its reference."""
+        if self._completed == self.other.key:
+            return self.other, self.other_reference
+        if self._completed != self.first.key:
+            self.play(self.first, WITHOUT_IMAGES)
+        return self.first, self.reference
 
     def take(self, episode: Episode, needs: Needs = Needs(), chunk: Optional[int] = None) -> Take:  # noqa: B008
         """Play an episode on the warm env, after a whole take of the other one."""
@@ -190,6 +206,7 @@ class Bench:
         for steps in self.chunks():
             for take, (env, _) in zip(takes, pairs):
                 take.run(env, steps.copy())
+        self.finished(self.first)
         return takes[0], takes[1]
 
     def sibling(self) -> Env:

@@ -81,10 +81,11 @@ def actions_beyond_the_bounds_are_tolerated(bench: Bench) -> None:
 
 def given_values_are_left_unchanged(bench: Bench) -> None:
     """The env changes neither the episode's payload nor the actions that it was given."""
-    bench.settle(bench.first)
-    bench.open(bench.first, WITHOUT_IMAGES)
+    episode, _ = bench.due()
+    bench.open(episode, WITHOUT_IMAGES)
     given = bench.actions.copy()
     bench.env.step_chunk(given)
+    bench.finished(episode)
     why = "the payload is used again for a second attempt, and the actions are recorded after the step, so both become wrong"
     do = "copy what begin() and apply() change"
     if bench.first.payload != bench.payload:
@@ -132,7 +133,7 @@ def waiting_counts_for_nothing(bench: Bench) -> None:
 
 def the_end_is_final(bench: Bench) -> None:
     """An episode that is over takes no further step."""
-    bench.take(bench.first, WITHOUT_IMAGES)
+    bench.ended()
     try:
         bench.env.step_chunk(bench.actions[:1])
     except VlarigError:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from .api import observe
-from .checker_bench import WITHOUT_IMAGES, Bench, broken, counted_renders
+from .checker_bench import Bench, broken
 from .embodiments import Channel
 
 
@@ -113,8 +113,7 @@ def _is_blank(image: np.ndarray) -> bool:
 
 def nothing_is_rendered_unasked(bench: Bench) -> None:
     """An observer without images costs no rendering."""
-    with counted_renders(bench.env) as calls:
-        take = bench.take(bench.first, WITHOUT_IMAGES)
+    take, _, calls = bench.without_images
     shown = [view for snapshot in take.shown for view in snapshot.frames.views]
     if calls or shown:
         why = "rendering is the larger part of a step in most simulators, so a sweep becomes several times slower"
