@@ -35,6 +35,9 @@ from vlarig.training.config import TrainingError
 from vlarig.training.learner import rate
 from vlarig.training.stopping import Stopped
 
+# The first test clones the policy that all of them tune.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_the_default_is_the_papers_recipe() -> None:
     config = with_action_steps(read_ppo_config(None, ["model.source=small"]))

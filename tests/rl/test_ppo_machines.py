@@ -20,6 +20,9 @@ from vlarig.rl.collection import Collector, Rollout
 
 TOKEN = "only-for-this-test-0123456789abcdef"
 
+# The first test clones the policy that all of them tune.
+pytestmark = pytest.mark.timeout(900)
+
 
 def before_the_second_rollout(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], object]) -> None:
     """Have something happen in the middle of a run."""
