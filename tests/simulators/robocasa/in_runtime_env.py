@@ -191,6 +191,7 @@ def test_gr00ts_order_plays_the_same_episode(env: RobocasaEnv) -> None:
     rows = hold(env, 8) + np.linspace(0, 0.2, 8, dtype=np.float32)[:, None]
     one, two = env.step_chunk(rows), other.step_chunk(rows[:, order])
     assert one.snapshot.state_digest == two.snapshot.state_digest
+    np.testing.assert_array_equal(one.snapshot.state[order], two.snapshot.state)
     other.close()
 
 
