@@ -97,7 +97,7 @@ def check_env(
 ) -> list[Finding]:
     """Try every promise of the env contract on the first task, and on each further one those that can differ by task.
 
-    The first task takes some thirty resets, two hundred steps and a hundred images, which is less than a minute in most simulators; a
+    The first task takes some 25 resets, two hundred steps and a hundred images, which is less than a minute in most simulators; a
     further one takes about half of that.
 
     Args:

@@ -154,7 +154,7 @@ class Bench:
         return episode, reference
 
     def ended(self) -> tuple[Episode, Take]:
-        """The episode that the warm env has just ended, and its reference."""
+        """The episode that the warm env has just ended, and its reference; where it has ended neither, it plays the first now."""
         if self._completed == self.other.key:
             return self.other, self.other_reference
         if self._completed != self.first.key:

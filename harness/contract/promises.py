@@ -74,26 +74,29 @@ def envs_of_a_process_that_play_different_tasks_do_not_meet(subject: Subject) ->
         assert seen == subject.fresh[task], f"{subject.targets[task][0].key}: in turns with other tasks its digests differ"
 
 
-def neither_workers_nor_kills_change_anything(subject: Subject) -> None:
-    """A sweep by one worker with one env, and one by two with two each whose processes are killed, give the same results.
+def results_are_equal_with_one_worker_and_with_four(subject: Subject) -> None:
+    """A sweep gives the same results with one worker that has one env, and with four workers; the next promise has two."""
+    found, _ = subject.sweep_again(4, 4)
+    assert_equal(subject, found, "with four workers")
 
-    Killed are a simulator, the launcher and the driver.
-    """
+
+def kills_change_nothing(subject: Subject) -> None:
+    """A sweep by two workers with two envs each gives the same results when its driver, its launcher and a simulator are killed."""
     kills, rounds = list(KILLS), 0
     while kills and rounds < MOST_SWEEPS:  # a sweep may end before all have fallen
         found, left = subject.sweep_again(2, 4, kills, most=4 * len(KILLS))
-        assert_equal(subject, found)
+        assert_equal(subject, found, "under kills")
         kills, rounds = [(target, activity) for target, activity in map(str.split, left)], rounds + 1
     assert not kills, f"{subject.name}: these kills fell on nothing: {kills}"
 
 
-def assert_equal(subject: Subject, found: list[EpisodeRecord]) -> None:
+def assert_equal(subject: Subject, found: list[EpisodeRecord], how: str) -> None:
     """Every episode is as in the undisturbed sweep."""
     expected, results = ({record.key: record.result() for record in each} for each in (subject.undisturbed, found))
-    assert results.keys() == expected.keys(), f"{subject.name} under kills lacks {sorted(expected.keys() - results.keys())}"
+    assert results.keys() == expected.keys(), f"{subject.name} {how} lacks {sorted(expected.keys() - results.keys())}"
     for key, result in expected.items():
         apart = [name for name in result if results[key][name] != result[name]]
-        assert not apart, f"{key} with two workers, under kills, differs in {', '.join(apart)}"
+        assert not apart, f"{key} {how} differs in {', '.join(apart)}"
 
 
 def a_further_env_takes_the_memory_that_is_stated(subject: Subject) -> None:
@@ -161,7 +164,8 @@ PROMISES: tuple[Callable[[Subject], None], ...] = (
     every_task_keeps_the_env_contract,
     a_warm_process_equals_a_fresh_one,
     envs_of_a_process_that_play_different_tasks_do_not_meet,
-    neither_workers_nor_kills_change_anything,
+    results_are_equal_with_one_worker_and_with_four,
+    kills_change_nothing,
     a_further_env_takes_the_memory_that_is_stated,
     every_patch_is_still_needed,
     it_plays_upstreams_own_game,

@@ -32,7 +32,7 @@ from .storm import KILLS
 #: Seconds that a worker or a sweep of the kit may take.
 PATIENCE = 900.0
 
-#: Tasks on trial, the first ones, that the kit's sweeps play: enough for processes to be killed at.
+#: Tasks on trial, the first ones, that the kit's sweeps play: enough for four workers, and for processes to be killed at.
 SWEPT = 3
 
 

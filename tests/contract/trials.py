@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,14 +34,9 @@ QUICK_RENDERER = "flat"
 Promise = Callable[[Subject], None]
 
 
-def trials(runtime: str, alike: Collection[str] = ()) -> Callable[..., None]:
-    """The test of each promise on each suite of a runtime; the tests share what a suite comes to undisturbed.
-
-    Args:
-        runtime: Name of the runtime.
-        alike: Suites whose adapter differs from a sibling's in how it reads an action alone: the env checker is not run on them.
-    """
-    cases = [(name, promise) for name, promise in every_case(alike) if load_suite(name).runtime == runtime]
+def trials(runtime: str) -> Callable[..., None]:
+    """The test of each promise on each suite of a runtime; the tests share what a suite comes to undisturbed."""
+    cases = [(name, promise) for name, promise in every_case() if load_suite(name).runtime == runtime]
     whole = {name for name, promise in cases if promise is every_task_keeps_the_env_contract}
     recorded = TESTS / "simulators" / runtime / "actions.npz"
     subjects: dict[tuple[str, str], Subject] = {}
@@ -81,12 +76,12 @@ def trials(runtime: str, alike: Collection[str] = ()) -> Callable[..., None]:
     return test_the_contract
 
 
-def every_case(alike: Collection[str]) -> Iterator[tuple[str, Promise]]:
+def every_case() -> Iterator[tuple[str, Promise]]:
     """Each suite with its promises; what it has no upstream loop or no committed sweep for is left out."""
     seen: set[str] = set()
     for name in built_in():
         suite = load_suite(name)
-        of_adapter = () if suite.adapter in seen or name in alike else OF_ADAPTER
+        of_adapter = () if suite.adapter in seen else OF_ADAPTER
         for promise in (*of_adapter, *OF_DATA) if suite.runtime in seen else PROMISES:
             if promise is it_plays_upstreams_own_game and not suite.trial.upstream:
                 continue

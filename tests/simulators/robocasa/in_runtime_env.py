@@ -139,15 +139,15 @@ def reached(env: RobocasaEnv) -> np.ndarray:
     return data.qpos
 
 
-def test_initial_states_differ_and_each_repeats(env: RobocasaEnv) -> None:
-    """Whatever was played before; a reset samples by the payload's seed alone."""
-    assert len({episode(number=number).payload["seed"] for number in range(50)}) == 50
-    begun = {number: env.open(episode(number=number), BLIND) for number in (*range(10), 17, 49)}
-    assert len({each.state_digest for each in begun.values()}) == 12
+def test_fifty_initial_states_differ_and_each_repeats(env: RobocasaEnv) -> None:
+    """Whatever was played before."""
+    begun = [env.open(episode(number=number), BLIND) for number in range(50)]
+    digests = [each.state_digest for each in begun]
+    assert len(set(digests)) == 50
     env.open(episode(MOVING[-1], 3), BLIND)
     for number in (49, 0, 17):
-        assert env.open(episode(number=number), BLIND).state_digest == begun[number].state_digest
-    assert len({each.instruction for each in begun.values()}) > 3
+        assert env.open(episode(number=number), BLIND).state_digest == digests[number]
+    assert len({each.instruction for each in begun[:12]}) > 3
 
 
 def test_upstreams_own_seed_does_not_repeat_a_reset_and_ours_does() -> None:
