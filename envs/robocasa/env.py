@@ -13,7 +13,7 @@ from ..mujoco_shared import Canvas, integration_state
 from .control import JointController
 from .planner import plan
 from .robot import GR00T_ORDER, ROBOCASA_GR1, ROBOCASA_GR1_GR00T, STARVLA_ORDER, split
-from .upstream import PATCHES, make_task, reset_task
+from .upstream import PATCHES, reset_task, start_task
 
 #: Physics steps of 2 ms in a control step of 50 ms (robosuite 1.5.1, macros.py; upstream's 20 Hz).
 SUBSTEPS = 25
@@ -88,8 +88,9 @@ class RobocasaEnv(Env):
         """Reset upstream's env; all that is sampled comes from the payload's seed."""
         if self.upstream is None or type(self.upstream.env).__name__ != episode.task:
             self.close()
-            self.upstream = make_task(episode.task)
-        seen = reset_task(self.upstream, episode.payload["seed"])
+            self.upstream, seen = start_task(episode.task, episode.payload["seed"])
+        else:
+            seen = reset_task(self.upstream, episode.payload["seed"])
         self.task = self.upstream.env
         self.model, self.data = self.task.sim.model._model, self.task.sim.data._data
         self._control = JointController(self.task.robots[0], self.model, self.data)

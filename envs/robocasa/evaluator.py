@@ -30,7 +30,7 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
 
     def __init__(self, episode: Episode, seeing: bool = True) -> None:
         self._seeing = seeing
-        self.env: Any = make_task(episode.task, seeing)
+        self.env: Any = make_task(episode.task, seeing=seeing)
 
     def reset(self, episode: Episode) -> None:
         """Upstream's, by the seed."""

@@ -45,16 +45,34 @@ def _tree() -> str:
     return str(upstream.assets_folder(BUNDLE, "robocasa"))
 
 
-def make_task(name: str, seeing: bool = False) -> Any:
+def make_task(name: str, seed: Optional[int] = None, seeing: bool = False) -> Any:
     """Upstream's Gymnasium env of the task that upstream calls ``name``, a ``GrootRoboCasaEnv``; it renders if ``seeing``."""
     envs = import_upstream()
     if name not in envs.REGISTERED_ENVS:
         raise VlarigError(f"upstream has no task {name!r}; run: vlarig assets verify {BUNDLE}")
     forget_distractors()
     with quiet(ROBOSUITE_LOG), _missing_named(name):
-        made = envs.GrootRoboCasaEnv(env_name=name, robots_name=ROBOT, enable_render=seeing)
+        np.random.seed(seed)
+        made = envs.GrootRoboCasaEnv(env_name=name, robots_name=ROBOT, enable_render=seeing, seed=seed)
     forget_compilation()
     return made
+
+
+def start_task(name: str, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Upstream's env of the task and its observation, as they are after :func:`reset_task`, with the scene loaded once.
+
+    Upstream's constructor loads a scene, of which its first reset keeps nothing. Made with that reset's seed it is that reset's scene,
+    and what a reset does before and while it loads one is left out (robosuite 1.5.1, environments/base.py, ``reset``).
+    """
+    made = make_task(name, seed)
+    done = ("_destroy_sim", "_load_model", "_initialize_sim", "_reset_internal")
+    for step in done:
+        setattr(made.env, step, lambda: None)
+    with quiet(ROBOSUITE_LOG):
+        raw = made.env.reset()
+    for step in done:
+        delattr(made.env, step)
+    return made, made.get_groot_observation(made.get_basic_observation(raw))
 
 
 def reset_task(env: Any, seed: int) -> dict[str, Any]:
