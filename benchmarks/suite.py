@@ -90,12 +90,14 @@ class Preparation:
         first: The initial state that is tried first.
         most: Tried initial states of a task after which it is given up.
         same: Names of entries of what is found which all initial states of the suite must share, such as the planner that solved them.
+        name: Suites of one name share what is found, where adapter's code, data and payloads are the same. Default: the suite's name.
     """
 
     count: int
     first: int = 0
     most: int = 10_000
     same: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)

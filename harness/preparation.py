@@ -1,7 +1,7 @@
 """Initial states that are found beforehand: each is tried in the simulator, once, and the first that will do are kept.
 
 Results are JSON lines in a file below vlarig's home, a line for each that was tried, appended when it is decided, so an interrupted
-preparation resumes. The file's name depends on the suite, its adapter's code, its runtime and its data files.
+preparation resumes. The file's name depends on the preparation's, the adapter's code, its runtime and its data files.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Tried:
     def __init__(self, worker_spec: WorkerSpec) -> None:
         self.suite = worker_spec.suite
         self.preparation = _preparation(self.suite)
-        self.file = home() / "prepared" / f"{self.suite.name}-{_digest(worker_spec)}.jsonl"
+        name = self.preparation.name or self.suite.name
+        self.file = home() / "prepared" / f"{name}-{_digest(worker_spec)}.jsonl"
         self._tried: dict[str, dict[int, dict[str, Any] | None]] = {task.name: {} for task in self.suite.tasks}
         self.shared: dict[str, Any] = {}
         """What all initial states that will do share."""

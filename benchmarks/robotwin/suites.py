@@ -65,8 +65,9 @@ PROTOCOLS = (STARVLA, ROBOTWIN, SEEN)
 #: Upstream's four cameras, with which the adapter is compared.
 ALL_VIEWS = replace(ROBOTWIN, cameras=tuple(Camera(view, *_RENDERED) for view in ROBOTWIN_ALOHA.cameras))
 
-#: The expert solves a seed with one planner or the other (CuRobo with CUDA, mplib without): their seeds are not mixed.
-PREPARATION = Preparation(EPISODES, first=FIRST_SEED, same=("planner",))
+#: The expert solves a seed with one planner or the other (CuRobo with CUDA, mplib without): their seeds are not mixed. It is the same
+#: whatever a policy's actions are.
+PREPARATION = Preparation(EPISODES, first=FIRST_SEED, same=("planner",), name="robotwin")
 
 #: An expert's plan may take a minute, and an episode that was not prepared begins with one.
 PATIENCE = Patience(reset=600.0, step=120.0, prepare=1800.0)

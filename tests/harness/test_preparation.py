@@ -148,6 +148,17 @@ def test_what_two_planners_found_is_not_mixed(cli_here, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("tried")
+def test_suites_of_one_name_find_their_initial_states_once(cli_here, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_suite(monkeypatch, "first", "name='both'")
+    with Path("first.py").open("a") as module:
+        module.write("SECOND = replace(FIRST, name='second')\n")
+    found = cli_here("envs", "prepare", "first:FIRST").stdout.splitlines()
+    assert found[-1].startswith("prepared: 8 initial states, sha256 ")
+    shared = cli_here("envs", "prepare", "first:SECOND").stdout.splitlines()
+    assert shared == [found[-1].replace("prepared:", "second:")]
+
+
+@pytest.mark.usefixtures("tried")
 def test_a_task_with_too_few_candidates_is_given_up_in_a_sentence(cli_here, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(monkeypatch, "hard", "most=6")
     done = cli_here("envs", "prepare", "hard:HARD")
