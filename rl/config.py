@@ -178,7 +178,8 @@ class PpoSettings(Settings):
     value_warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations in which the value head alone learns; not printed, RLinf: 0."""
     shuffle_rewards: bool = False
-    """A control: rewards are dealt to the ends of the rollout's episodes by chance. Nothing but chance is to rise then."""
+    """A control: rewards are assigned to the ends of the rollout's episodes at random. Below a ``gamma`` of 1 they still tell which
+    episodes ended sooner, which are those that succeed."""
     old_log_probabilities: Literal["rollout", "trainer"] = "rollout"
     """Whose log-probabilities a ratio's denominator is: as they were when the chunk was sampled, or computed again by the trainer
     before the first epoch. They differ by rounding where rollout and training compute in other precisions or batches."""

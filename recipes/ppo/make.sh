@@ -20,7 +20,8 @@ play() { # POLICY RUN
 
 play qwen-vla "$task-start"
 for seed in "${@:-0}"; do
-    if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true); else settings=("seed=$seed"); fi
+    # A discount would pay episodes that end sooner, which are those that succeed, whatever their rewards.
+    if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
     vlarig train ppo --run "$task-$seed" --config "$config" --override "rollout.tasks=[$task]" "rollout.n_action_steps=$steps" \
         "iterations=${ITERATIONS:-20}" "evaluation.options={episodes = 48}" "${settings[@]}"
     play "qwen-vla:$task-$seed/policy" "$task-$seed"

@@ -20,7 +20,8 @@ vlarig data record tabletop_states --tasks pick_into --policy expert --episodes 
 torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train sft --run clone --config clone.toml
 play clone/policy measured/clone
 for seed in "${@:-0}"; do
-    if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true); else settings=("seed=$seed"); fi
+    # A discount would pay episodes that end sooner, which are those that succeed, whatever their rewards.
+    if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
     vlarig train ppo --run "ppo-$seed" --config ppo.toml --override "${settings[@]}"
     play "ppo-$seed/policy" "measured/ppo-$seed"
     vlarig compare measured/clone "measured/ppo-$seed" > "measured/ppo-$seed.txt"
