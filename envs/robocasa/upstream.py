@@ -46,7 +46,10 @@ def _tree() -> str:
 
 
 def make_task(name: str, seed: Optional[int] = None, seeing: bool = False) -> Any:
-    """Upstream's Gymnasium env of the task that upstream calls ``name``, a ``GrootRoboCasaEnv``; it renders if ``seeing``."""
+    """Upstream's Gymnasium env of the task that upstream calls ``name``, a ``GrootRoboCasaEnv``; it renders if ``seeing``.
+
+    Its constructor loads a scene, by ``seed`` where there is one.
+    """
     envs = import_upstream()
     if name not in envs.REGISTERED_ENVS:
         raise VlarigError(f"upstream has no task {name!r}; run: vlarig assets verify {BUNDLE}")
@@ -61,8 +64,8 @@ def make_task(name: str, seed: Optional[int] = None, seeing: bool = False) -> An
 def start_task(name: str, seed: int) -> tuple[Any, dict[str, Any]]:
     """Upstream's env of the task and its observation, as they are after :func:`reset_task`, with the scene loaded once.
 
-    Upstream's constructor loads a scene, of which its first reset keeps nothing. Made with that reset's seed it is that reset's scene,
-    and what a reset does before and while it loads one is left out (robosuite 1.5.1, environments/base.py, ``reset``).
+    A reset keeps nothing of the constructor's scene. Where both have one seed the scenes are the same, and of the reset the loading is
+    left out (robosuite 1.5.1, environments/base.py, ``reset``).
     """
     made = make_task(name, seed)
     done = ("_destroy_sim", "_load_model", "_initialize_sim", "_reset_internal")
