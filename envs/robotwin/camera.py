@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from ..sapien_reflections import no_reflections
 
 
 class SharedCamera:
@@ -16,6 +19,10 @@ class SharedCamera:
     def __init__(self) -> None:
         self._cameras: dict[tuple[float, ...], tuple[Any, Any]] = {}
         self._scenes: dict[tuple[float, ...], Any] = {}
+
+    @cached_property
+    def _no_reflections(self) -> Any:
+        return no_reflections()
 
     def image(self, scene: Any, like: Any, pose: Any) -> np.ndarray:
         """What a camera ``like`` one of upstream's sees of a scene from a pose, ``uint8[height, width, 3]``."""
@@ -31,5 +38,6 @@ class SharedCamera:
         camera, entity = self._cameras[lens]
         entity.set_pose(pose)
         scene.update_render()
+        camera.set_texture("BRDFLUT", self._no_reflections)  # each time: another scene makes the camera's renderer anew
         camera.take_picture()
         return (camera.get_picture("Color")[..., :3] * 255).clip(0, 255).astype(np.uint8)  # as upstream's Camera.get_rgba

@@ -8,6 +8,7 @@ import numpy as np
 import sapien
 
 from ..errors import VlarigError
+from ..sapien_reflections import no_reflections
 
 
 class OverlaidCamera:
@@ -21,6 +22,7 @@ class OverlaidCamera:
     def __init__(self, upstream: Any, name: str) -> None:
         self._upstream = upstream
         (self._camera,) = upstream.scene.sensors[name].camera._render_cameras
+        self._no_reflections = no_reflections()
         self._photograph = upstream._rgb_overlay_images[name].numpy()
         shown = set(upstream._segmentation_ids_to_keep.tolist())
         self._shown = [entity for entity in upstream.scene.sub_scenes[0].entities if entity.per_scene_id in shown]
@@ -69,6 +71,7 @@ class OverlaidCamera:
     def _taken(self) -> np.ndarray:
         """Take an image; the ids of the entities that its pixels show, ``int[height, width]``."""
         self._upstream.scene.sub_scenes[0].update_render()
+        self._camera.set_texture("BRDFLUT", self._no_reflections)  # each time: a reset makes the camera's renderer anew
         self._camera.take_picture()
         return self._camera.get_picture("PositionSegmentation")[..., 3]
 
