@@ -11,9 +11,8 @@ What a suite's scenes are called only the suite knows: its :class:`Describer` pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -88,23 +87,8 @@ class Description:
         return {name: tuple(each.dimensions.get(name, "") for each in self.segments) for name in DIMENSIONS}
 
 
-class Describer(Protocol):
-    """Puts an episode of a suite into words, see :attr:`~.suite.Suite.describer`."""
-
-    def __call__(
-        self,
-        stages: Sequence[str],
-        truth: Sequence[Mapping[str, np.ndarray]],
-        states: np.ndarray,
-        embodiment: Embodiment,
-    ) -> Description | None:
-        """The episode in words; ``None`` where its stages are in words that the suite does not know.
-
-        Args:
-            stages: The stage of each of the ``J`` steps, as the replies name it (:attr:`~vlarig.policies.api.Reply.stages`).
-            truth: ``J`` times the simulator's truth at the request for the step (:meth:`~vlarig.envs.api.Env.privileged`). Steps of
-                one chunk share that at its beginning; experts are queried before each step.
-            states: ``float32[J, P]``, the observed state before each step.
-            embodiment: The robot.
-        """
-        ...
+#: Puts an episode of a suite into words: of the stage of each of its ``J`` steps, as the replies name it
+#: (:attr:`~vlarig.policies.api.Reply.stages`); of ``J`` times the simulator's truth at the request for the step
+#: (:meth:`~vlarig.envs.api.Env.privileged`), which steps of one chunk share, where experts are queried before each step; of
+#: ``float32[J, P]``, the observed state before each step; and of the robot. ``None`` where it does not know the stages' words.
+Describer = Callable[[Sequence[str], Sequence[Mapping[str, np.ndarray]], np.ndarray, Embodiment], Description | None]

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from . import checker_repeats as repeats
 from . import checker_rules as rules
 from . import checker_shown as shown
 from .api import Env, Episode
-from .checker_bench import Bench, BrokenPromiseError, Sampler, sample_steps
+from .checker_bench import Bench, BrokenPromiseError
 from .faults import describe
 
-__all__ = ["CHECKS", "TASK_CHECKS", "Finding", "check_env", "each_finding", "sample_steps"]
+__all__ = ["CHECKS", "TASK_CHECKS", "Finding", "each_finding"]
 
 #: Every check, in the order of a report; all are tried on the first task. Its name and the first line of its docstring are the promise.
 CHECKS: tuple[Callable[[Bench], None], ...] = (
@@ -92,9 +91,7 @@ class Finding:
     stopped: bool = False
 
 
-def check_env(
-    make_env: Callable[[], Env], episodes: Sequence[Episode], steps: int = 6, sample: Optional[Sampler] = None
-) -> list[Finding]:
+def each_finding(make_env: Callable[[], Env], episodes: Sequence[Episode]) -> Iterator[Finding]:
     """Try every promise of the env contract on the first task, and on each further one those that can differ by task.
 
     The first task takes some 25 resets, two hundred steps and a hundred images, which is less than a minute in most simulators; a
@@ -103,25 +100,17 @@ def check_env(
     Args:
         make_env: Makes a new env, as the adapter's class does; called a few times, and once more for each further task.
         episodes: Two or more with different initial states, of one task or of several; two of each are enough.
-        steps: Length of a test episode, 3 or more.
-        sample: Gives legal actions that neither solve nor stop an episode; uniform in the central half of the bounds by default.
 
-    Returns:
-        A finding for each check: the first task's in the order of :data:`CHECKS`, with those of each further task, in the order of
-        :data:`TASK_CHECKS`, before its last. An exception within a check is a finding too; it ends the checks of a further task.
+    Yields:
+        A finding for each check, as soon as it is known: the first task's in the order of :data:`CHECKS`, with those of each further
+        task, in the order of :data:`TASK_CHECKS`, before its last. An exception within a check is a finding too; it ends the checks of
+        a further task.
 
     Raises:
-        VlarigError: The episodes share one initial state, or ``steps`` is too small.
+        VlarigError: The episodes share one initial state.
     """
-    return list(each_finding(make_env, episodes, steps, sample))
-
-
-def each_finding(
-    make_env: Callable[[], Env], episodes: Sequence[Episode], steps: int = 6, sample: Optional[Sampler] = None
-) -> Iterator[Finding]:
-    """The findings of :func:`check_env`, each as soon as it is known."""
     first, *others = _by_task(episodes)
-    bench = Bench(make_env, [*first, *(other[0] for other in others)], steps, sample)
+    bench = Bench(make_env, [*first, *(other[0] for other in others)])
     for check in CHECKS[:-1]:
         yield _run(check, bench)
     for other in others:

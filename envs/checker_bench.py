@@ -16,8 +16,8 @@ from .embodiments import Embodiment
 from .errors import VlarigError
 from .generators import generators, seeded_generators, set_generators
 
-#: Gives ``steps`` actions, ``float32[steps, A]``, that are legal and neither stop nor solve an episode.
-Sampler = Callable[[Embodiment, np.random.Generator, int], np.ndarray]
+#: Steps of a test episode.
+LENGTH = 6
 
 WITHOUT_IMAGES = Needs(images=False)
 
@@ -66,7 +66,7 @@ class Take:
 
 
 class Bench:
-    """An env on test. Episodes are cut to ``length`` steps and go on after a success, so that every take has the same shape.
+    """An env on test. Episodes are cut to :data:`LENGTH` steps and go on after a success, so that every take has the same shape.
 
     A take is preceded on the env by a whole take of the other episode. So a fault of one kind (an episode that leaks into
     the next, a reset that is left out) shows in the check that looks for it, and not in all of them.
@@ -77,38 +77,28 @@ class Bench:
         other: An episode with another initial state, played between the takes.
         episodes: All episodes given, cut like these two.
         payload: The first episode's payload as it was given.
-        actions: ``float32[length, A]``, the steps of every take.
+        actions: ``float32[LENGTH, A]``, the steps of every take.
     """
 
-    def __init__(
-        self,
-        make_env: Callable[[], Env],
-        episodes: Sequence[Episode],
-        length: int = 6,
-        sample: Optional[Sampler] = None,
-        env: Optional[Env] = None,
-    ) -> None:
+    def __init__(self, make_env: Callable[[], Env], episodes: Sequence[Episode], env: Optional[Env] = None) -> None:
         if len({start_of(episode) for episode in episodes}) < 2:
             raise VlarigError(
-                f"check_env got {len(episodes)} episodes of one initial state; give two or more with different initial states"
+                f"the checks compare two initial states, and there is one, of task {episodes[0].task!r}; give the task another one, "
+                "or check a further task with it"
             )
-        if length < 3:
-            raise VlarigError(f"check_env got steps={length}; give 3 or more, so that an episode has a middle")
         self.make_env = make_env
         self.env = env or make_env()
         self.siblings: list[Env] = []
-        self.sample = sample or sample_steps
-        self.length = length
-        self.episodes = [_cut(episode, length) for episode in episodes]
+        self.episodes = [_cut(episode) for episode in episodes]
         self.first = self.episodes[0]
         self.other = next(episode for episode in self.episodes if start_of(episode) != start_of(self.first))
         self.payload = copy.deepcopy(self.first.payload)
-        self.actions = self.sample(self.env.embodiment, np.random.default_rng(0), length)
+        self.actions = sample_steps(self.env.embodiment, np.random.default_rng(0), LENGTH)
         self._completed: Optional[str] = None
 
     def of_task(self, episodes: Sequence[Episode]) -> Bench:
         """The same env on test with another task's episodes: what the tasks before have left in it must not be seen."""
-        return Bench(self.make_env, episodes, self.length, self.sample, self.env)
+        return Bench(self.make_env, episodes, self.env)
 
     def close_siblings(self) -> None:
         while self.siblings:
@@ -222,7 +212,7 @@ class Bench:
 
     def chunks(self, chunk: Optional[int] = None, actions: Optional[np.ndarray] = None) -> list[np.ndarray]:
         """The take's steps, ``chunk`` at a time."""
-        size = chunk or (self.length + 1) // 2
+        size = chunk or (LENGTH + 1) // 2
         steps = self.actions if actions is None else actions
         return [steps[begin : begin + size].copy() for begin in range(0, len(steps), size)]
 
@@ -269,6 +259,6 @@ def disturbed_generators(seed: int) -> Iterator[None]:
         set_generators(before)
 
 
-def _cut(episode: Episode, length: int) -> Episode:
-    cut = {"step_limit": length, "limit_unit": "steps", "n_action_steps": length + 1, "stop_on_success": False}
+def _cut(episode: Episode) -> Episode:
+    cut = {"step_limit": LENGTH, "limit_unit": "steps", "n_action_steps": LENGTH + 1, "stop_on_success": False}
     return replace(episode, protocol=episode.protocol.derive(**cut), payload=copy.deepcopy(episode.payload))

@@ -8,7 +8,7 @@ import random
 import numpy as np
 
 from .api import Needs, Snapshot
-from .checker_bench import WITHOUT_IMAGES, Bench, Take, broken, disturbed_generators, start_of
+from .checker_bench import LENGTH, WITHOUT_IMAGES, Bench, Take, broken, disturbed_generators, sample_steps, start_of
 
 _WHY = "the score then depends on what ran before, on the number of workers and on the order of episodes"
 
@@ -109,7 +109,7 @@ def different_initial_states_differ(bench: Bench) -> None:
 def the_digest_sees_what_actions_do(bench: Bench) -> None:
     """Other actions give another state digest."""
     episode, reference = bench.due()
-    other = bench.sample(bench.env.embodiment, np.random.default_rng(1), bench.length)
+    other = sample_steps(bench.env.embodiment, np.random.default_rng(1), LENGTH)
     take = bench.play(episode, WITHOUT_IMAGES, actions=other)
     if take.shown[-1].state_digest == reference.shown[-1].state_digest:
         why = "every comparison of runs rests on the digest; one that sees nothing calls any two runs equal"
@@ -144,7 +144,7 @@ def shown_arrays_are_never_changed_later(bench: Bench) -> None:
     kept = copy.deepcopy(live)
     bench.complete(Take([first]), episode)
     changed = [name for name, array in live.items() if not np.array_equal(array, kept[name], equal_nan=array.dtype.kind == "f")]
-    filmed = bench.take(bench.first, Needs(every_frame=True), chunk=bench.length)
+    filmed = bench.take(bench.first, Needs(every_frame=True), chunk=LENGTH)
     changed += [view for view in filmed.shown[0].frames.views if not _same_film(bench, filmed.shown[1:], view)]
     if changed:
         why = "records and training data written a moment later hold another moment's numbers"

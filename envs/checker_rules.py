@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .api import Outcome, observe
-from .checker_bench import WITHOUT_IMAGES, Bench, Take, broken
+from .checker_bench import LENGTH, WITHOUT_IMAGES, Bench, Take, broken, sample_steps
 from .embodiments import Embodiment
 from .errors import BadActionError, VlarigError
 from .faults import describe
@@ -23,7 +23,7 @@ def actions_move_the_robot(bench: Bench) -> None:
     if np.array_equal(shown[0], shown[-1]):
         why = "a policy that is shown an old state corrects errors that no longer exist"
         do = "read state() from the simulator at each call, and check that apply() reaches the controller"
-        broken(f"another state after {bench.length} steps", f"{shown[-1].tolist()} before and after", why, do)
+        broken(f"another state after {LENGTH} steps", f"{shown[-1].tolist()} before and after", why, do)
 
 
 def bad_actions_are_refused(bench: Bench) -> None:
@@ -96,22 +96,21 @@ def given_values_are_left_unchanged(bench: Bench) -> None:
 
 def the_step_limit_truncates(bench: Bench) -> None:
     """An episode is truncated at the protocol's step limit, neither earlier nor later."""
-    limit = bench.length
     why = "published numbers hold for one limit; a simulator's own horizon, or a limit that is off by one, changes them"
     ends = []
     for attempt in range(3):
-        actions = bench.sample(bench.env.embodiment, np.random.default_rng(attempt), limit + 1)
-        steps = bench.play(bench.first, WITHOUT_IMAGES, chunk=limit + 1, actions=actions).steps
+        actions = sample_steps(bench.env.embodiment, np.random.default_rng(attempt), LENGTH + 1)
+        steps = bench.play(bench.first, WITHOUT_IMAGES, chunk=LENGTH + 1, actions=actions).steps
         last = steps[-1]
-        if last.truncated and len(steps) == limit:
+        if last.truncated and len(steps) == LENGTH:
             return
         if not (last.terminated or last.stopped):
             seen = f"truncated={last.truncated} at step {len(steps)}"
             do = "switch the simulator's horizon off, and leave the limit to the base class"
-            broken(f"truncated at step {limit}", seen, why, do)
+            broken(f"truncated at step {LENGTH}", seen, why, do)
         ends.append(len(steps))
-    do = "give check_env a sample of actions that do not end the episode, or stop ending it in apply() without a cause"
-    broken(f"truncated at step {limit}", f"three runs ended by themselves, at steps {ends}", why, do)
+    do = "end an episode in apply() for a reason of the task alone; random actions in the central half of the bounds should be none"
+    broken(f"truncated at step {LENGTH}", f"three runs ended by themselves, at steps {ends}", why, do)
 
 
 def waiting_counts_for_nothing(bench: Bench) -> None:
@@ -119,7 +118,7 @@ def waiting_counts_for_nothing(bench: Bench) -> None:
     protocol, played = bench.first.protocol, len(bench.reference.steps)
     action = protocol.wait_action or tuple(float(number) for number in bench.actions[0])
     longer = replace(protocol, name=f"{protocol.name}-waiting", wait_steps=protocol.wait_steps + 2, wait_action=action)
-    take = bench.play(replace(bench.first, protocol=longer), WITHOUT_IMAGES, chunk=bench.length)
+    take = bench.play(replace(bench.first, protocol=longer), WITHOUT_IMAGES, chunk=LENGTH)
     why = "a policy is given less time than the protocol allows, or gets credit for what the world did by itself"
     shown = take.shown[0]
     if shown.step or shown.primitives or shown.outcome != Outcome():

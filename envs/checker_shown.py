@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from .api import observe
-from .checker_bench import Bench, broken
+from .checker_bench import LENGTH, Bench, broken
 from .embodiments import Channel
 
 
@@ -70,7 +70,7 @@ def the_instruction_stays(bench: Bench) -> None:
     if first != last:
         why = "a policy that caches the instruction plays another task than one that reads it each time"
         do = "set the instruction in begin() alone; a task of several goals names them all there"
-        broken(repr(first), f"{last!r} after {bench.length} steps", why, do)
+        broken(repr(first), f"{last!r} after {LENGTH} steps", why, do)
 
 
 def the_images_fit_the_protocol(bench: Bench) -> None:

@@ -97,5 +97,4 @@ def _refuse_password(key: Path) -> NoReturn:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's own words."""
     return error.reason.replace("_", " ").lower() if error.reason else "what is between the lines BEGIN and END does not decode"

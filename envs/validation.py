@@ -24,8 +24,8 @@ def first_problem(error: ValidationError) -> str:
         clause = f"{place} is not JSON ({words.removeprefix('Invalid JSON: ')})"
     elif kind in ("model_type", "dict_type"):
         clause = f"{place} is {_named(problem['input'])} and should be an object of named values"
-    elif words.startswith("Input should"):
-        expected = words.removeprefix("Input ").partition(", unable to")[0]
+    elif words.startswith(("Input should", "String should")):
+        expected = words.partition(" ")[2].partition(", unable to")[0]
         clause = f"{place} is {_named(problem['input'])} and {expected}"
     else:
         clause = f"{place}: {words.removeprefix('Value error, ')}"

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from ..envs.errors import VlarigError
+from .run_files import appearing
 from .runs import CHOSEN, GRID_RECORD
 from .tables import RunTable
 
@@ -58,9 +59,8 @@ class Grid(msgspec.Struct, frozen=True):
 
     def save(self, folder: Path) -> None:
         """Write the record into a grid's folder, whole or not at all."""
-        new = folder / f".{GRID_RECORD}.new"
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-        new.replace(folder / GRID_RECORD)
+        with appearing(folder / GRID_RECORD) as draft:
+            draft.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
 
     @property
     def policies(self) -> list[str]:

@@ -58,7 +58,6 @@ class Layout:
 
     @property
     def legend(self) -> str:
-        """What the numbers are."""
         paper, place = self.table.paper, self.table.place
         published = f"{paper.name}, {place}: as published ({paper.url})"
         if not self.rows:
@@ -231,7 +230,6 @@ def _check_protocols(table: PublishedTable, runs: Sequence[RunRecords]) -> None:
 
 
 def _provenance(run: RunRecords) -> str:
-    """Where a row's numbers are from."""
     identity, record = run.manifest.identity, run.manifest.record
     revision = f" ({identity.policy_revision})" if identity.policy_revision else ""
     protocols = ", ".join(dict.fromkeys(f"{plan.name} {plan.protocol_name}" for plan in identity.suites))

@@ -20,6 +20,7 @@ from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import TRAINING
 from ..envs.errors import VlarigError
 from ..envs.plugins import leaderboard_keys
+from ..envs.validation import first_problem
 from .leaderboard import EntryField, LeaderboardEntry, Weights, suite_fields, task_fields
 from .tables import RunTable, SuiteTable
 
@@ -87,7 +88,6 @@ def _column_fields() -> dict[str, EntryField]:
 
 
 def _of_row(table: PublishedTable, row: PublishedRow) -> dict[str, Any]:
-    """What an entry says of a published method."""
     paper = table.paper
     fields = {
         "name_in_paper": row.method,
@@ -216,11 +216,7 @@ def _entry(**fields: Any) -> LeaderboardEntry:
     try:
         return LeaderboardEntry(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise VlarigError(
-            f"{where} is {first['input']!r}, which vla-eval's leaderboard does not take: {first['msg']}"
-        ) from error
+        raise VlarigError(f"vla-eval's leaderboard does not take the entry: {first_problem(error)}") from error
 
 
 def _by_benchmark(scores: dict[EntryField, float]) -> dict[str, dict[EntryField, float]]:

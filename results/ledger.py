@@ -159,7 +159,6 @@ class Ledger:
             return False
 
     def write_attempt(self, attempt: Attempt) -> None:
-        """Add a failed attempt to the log."""
         self._write(INSERT_ATTEMPT, asdict(attempt) | {"session": self._session, "written": utc_now()})
 
     # Read by everyone.
@@ -224,7 +223,6 @@ class Ledger:
         return counts
 
     def rows(self, sql: str, values: _Values = ()) -> Iterator[sqlite3.Row]:
-        """The rows of a query, one by one."""
         with plain_errors(self.path, "read"):
             yield from self._connection.execute(sql, values)
 

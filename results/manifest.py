@@ -301,7 +301,6 @@ def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
 
 
 def _difference(saved: Manifest, wanted: Manifest, name: str, old: str, new: str) -> str:
-    """One difference in words."""
     field, _, part = name.partition(".")
     if field == "sources":
         return f"{part} has changed" if "absent" not in (old, new) else f"{part} was {_known(old)}, now {_known(new)}"
@@ -376,7 +375,6 @@ def _names(items: list[Any]) -> dict[str, Any] | None:
 
 
 def _short(value: Any) -> str:
-    """A value in a few words."""
     if value is _Absent:
         return "absent"
     text = json.dumps(value, ensure_ascii=False)

@@ -102,7 +102,6 @@ def _part(column: PublishedColumn, suite: str, label: str, runs: Sequence[RunRec
 
 
 def _lacking(column: PublishedColumn, parts: Sequence[_Part], metric: str) -> Iterator[str]:
-    """What the number lacks, in words."""
     played = {part.plan.name for part in parts}
     unplayed = [suite for suite in column.suites if suite not in played]
     if unplayed:

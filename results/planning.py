@@ -86,18 +86,13 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a payload holds {type(value).__name__}; expected plain data: numbers, text, lists, dicts, arrays, bytes")
 
 
-def git_revision(folder: Path | None = None) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that ``folder`` is in, and whether it has uncommitted changes; ``(None, None)`` outside one.
-
-    Args:
-        folder: Any folder of the checkout; that of this package when ``None``, if it is part of one.
-    """
+def git_revision() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this file is part of, and whether it has uncommitted changes; ``(None, None)`` outside one."""
     here = Path(__file__).resolve()
-    if folder is None and _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None, None  # installed into an environment inside another project's checkout
-    folder = folder or here.parent
-    revision = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    revision = _git(here.parent, "rev-parse", "HEAD")
+    changes = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
     return revision, None if revision is None or changes is None else bool(changes)
 
 
@@ -112,10 +107,10 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of those packages that are installed, by name."""
+def package_versions() -> dict[str, str]:
+    """Versions of those of :data:`PACKAGES` that are installed, by name."""
     versions = {}
-    for name in names:
+    for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -131,7 +131,6 @@ def _suite_label(suite: SuiteTable) -> str:
 
 
 def _facts(table: RunTable) -> dict[str, str]:
-    """What the numbers depend on."""
     identity = table.manifest.identity
     revision = identity.policy_revision
     return {

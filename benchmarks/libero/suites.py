@@ -17,7 +17,6 @@ from typing import Any
 
 from ...envs.api import Camera, Protocol
 from ...envs.libero.robot import LIBERO_PANDA
-from ..provenance import Evaluator
 from ..suite import Footprint, Patience, Suite, Task
 from ..trial import Trial
 
@@ -38,74 +37,6 @@ WAIT_STEPS = 10
 WAIT_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
 
-def _seeds(process_seed: int, env_seed: int, seed_per_episode: bool = False) -> dict[str, Any]:
-    """What an evaluator seeds, and that it combines no predictions.
-
-    ``process_seed`` is of the process-wide generators, set once; ``env_seed`` of LIBERO's env, given once for each task or to its first
-    episode; ``seed_per_episode`` is whether each further episode of a task gets the next one.
-    """
-    return {
-        "process_seed": process_seed,
-        "env_seed": env_seed,
-        "seed_per_episode": seed_per_episode,
-        "ensembling": "none",
-    }
-
-
-_STARVLA = Evaluator(
-    repository="starVLA/starVLA",
-    commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
-    files=(
-        "examples/simBenchmarks/LIBERO/eval_files/eval_libero.py",
-        "examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py",
-        "examples/simBenchmarks/LIBERO/train_files/starvla_cotrain_libero.yaml",
-    ),
-    trials=50,
-    recorded=_seeds(7, 7) | {"ensembling": "none; an AdaptiveEnsembler (horizon 3, alpha 0.1) is made and never called"},
-)
-
-#: Protocol to its source. Trials and seeds are the defaults of the evaluators' command lines.
-EVALUATORS = {
-    "starvla": _STARVLA,
-    "qwen-vla": replace(
-        _STARVLA, remark="chunks of 16 actions: Qwen-VLA, section 5.1.1; all else, which it does not print: StarVLA's"
-    ),
-    "openvla-oft": Evaluator(
-        repository="moojink/openvla-oft",
-        commit="213c5ff8d6e9673885d7e4dd6f2ce73b5d8a45db",
-        files=(
-            "experiments/robot/libero/run_libero_eval.py",
-            "experiments/robot/libero/libero_utils.py",
-            "experiments/robot/openvla_utils.py",
-            "experiments/robot/robot_utils.py",
-        ),
-        trials=50,
-        recorded=_seeds(7, 0),
-    ),
-    "openpi": Evaluator(
-        repository="Physical-Intelligence/openpi",
-        commit="15a9616a00943ada6c20a0f158e3adb39df2ccac",
-        files=("examples/libero/main.py", "packages/openpi-client/src/openpi_client/image_tools.py"),
-        trials=50,
-        recorded=_seeds(7, 7),
-    ),
-    "lerobot": Evaluator(
-        repository="huggingface/lerobot",
-        commit="7427f31801f944f5ec9ce53cda02862ce7d1638b",
-        files=(
-            "src/lerobot/envs/libero.py",
-            "src/lerobot/envs/configs.py",
-            "src/lerobot/processor/env_processor.py",
-            "src/lerobot/scripts/lerobot_eval.py",
-            "src/lerobot/configs/eval.py",
-            "docs/source/libero.mdx",
-        ),
-        recorded=_seeds(1000, 1000, seed_per_episode=True),
-        trials=10,  # its documentation's; the command line's default is 50
-    ),
-}
-
-
 #: Numbers of the tasks that tests play of each suite: scenes with a stove, with drawers and doors that a reset opens, with bowls in
 #: drawers and on objects, and with neither.
 TRIAL_TASKS = {
@@ -118,7 +49,9 @@ TRIAL_TASKS = {
 
 
 def protocols(suite: str) -> tuple[Protocol, ...]:
-    """The protocols of a suite, the default first."""
+    """The protocols of a suite, the default first. Trials and seeds of the evaluators, which are not reproduced: docs/libero.md."""
+    # starVLA/starVLA@0ed0aad examples/simBenchmarks/LIBERO/: eval_files/eval_libero.py, eval_files/model2libero_interface.py,
+    # train_files/starvla_cotrain_libero.yaml
     starvla = _protocol(
         "starvla",
         STEP_LIMITS[suite],
@@ -131,6 +64,8 @@ def protocols(suite: str) -> tuple[Protocol, ...]:
         # The paper sets the chunk to 16 and evaluates as StarVLA does (section 5.1.1), which executes whole chunks. It prints no waits,
         # cameras, image sizes, limits, success rule or initial states: they are StarVLA's.
         replace(starvla, name="qwen-vla", n_action_steps=16),
+        # moojink/openvla-oft@213c5ff experiments/robot/: libero/run_libero_eval.py, libero/libero_utils.py, openvla_utils.py,
+        # robot_utils.py
         _protocol(
             "openvla-oft",
             STEP_LIMITS[suite],
@@ -138,12 +73,15 @@ def protocols(suite: str) -> tuple[Protocol, ...]:
             n_action_steps=8,  # run_libero_eval.py, ``num_open_loop_steps``
             gripper="sign",
         ),
+        # Physical-Intelligence/openpi@15a9616: examples/libero/main.py, packages/openpi-client/src/openpi_client/image_tools.py
         _protocol(
             "openpi",
             STEP_LIMITS[suite],
             _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
             n_action_steps=5,  # main.py, ``replan_steps``
         ),
+        # huggingface/lerobot@7427f31: src/lerobot/{envs/libero,envs/configs,processor/env_processor,scripts/lerobot_eval,
+        # configs/eval}.py, docs/source/libero.mdx
         _protocol(
             "lerobot",
             LEROBOT_STEP_LIMITS[suite],
@@ -212,7 +150,7 @@ def _suite(name: str, title: str) -> Suite:
         embodiment=LIBERO_PANDA,
         tasks=tasks,
         protocols=protocols(name),
-        source="Lifelong-Robot-Learning/LIBERO libero/libero/benchmark@8f1084e; for protocols see EVALUATORS here",
+        source="Lifelong-Robot-Learning/LIBERO libero/libero/benchmark@8f1084e; for protocols see the comments beside them",
         payload=payload,
         training=training,
         assets=("libero",),

@@ -142,7 +142,6 @@ class PublishedTable:
         protocol: How the numbers were taken, as far as the paper states it.
         columns: What was measured.
         rows: The methods, in the paper's order.
-        section: Section of the paper; empty where there are none.
         decimals: Digits after the point that are printed.
         methods: Whether methods are printed as rows, or as columns.
         notes: What to know beside the numbers.
@@ -154,7 +153,6 @@ class PublishedTable:
     protocol: str
     columns: tuple[PublishedColumn, ...]
     rows: tuple[PublishedRow, ...]
-    section: str = ""
     decimals: int = 1
     methods: Literal["rows", "columns"] = "rows"
     notes: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from typing import Any
 
 from ...envs.api import Camera, Protocol
 from ...envs.robocasa import robot
-from ..provenance import Evaluator
 from ..suite import Footprint, Patience, Suite, Task
 from ..trial import Trial
 
@@ -36,42 +35,12 @@ MOVING = tuple(f"PosttrainPnPNovelFrom{source}To{target}SplitA" for source, targ
 #: Initial states of a task that are evaluated (StarVLA's batch_eval_args.sh); those of training come after them.
 EPISODES = 50
 
-#: Protocol to its source.
-EVALUATORS = {
-    "starvla": Evaluator(
-        repository="starVLA/starVLA",
-        commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
-        files=(
-            "examples/simBenchmarks/Robocasa_tabletop/eval_files/simulation_env.py",
-            "examples/simBenchmarks/Robocasa_tabletop/eval_files/model2robocasa_interface.py",
-            "examples/simBenchmarks/Robocasa_tabletop/eval_files/wrappers/multistep_wrapper.py",
-            "examples/simBenchmarks/Robocasa_tabletop/eval_files/batch_eval_args.sh",
-        ),
-        trials=EPISODES,
-        recorded={"seed": "none: its option is not used; here an initial state is a seed"},
-        remark="looks for success after each chunk alone: its wrapper keeps the last step's",
-    ),
-    "gr00t": Evaluator(
-        repository="NVIDIA/Isaac-GR00T",
-        commit="680daf847a18d50bf3083316014ac384ba01c21c",
-        files=("gr00t/eval/rollout_policy.py", "examples/robocasa-gr1-tabletop-tasks/README.md"),
-        trials=20,
-        recorded={"seed": "none; here an initial state is a seed"},
-        remark="published with 20 episodes of each task",
-    ),
-    "robocasa": Evaluator(
-        repository="robocasa/robocasa-gr1-tabletop-tasks",
-        commit="4840e671596f93ca03651524b9f72ffb1aadfeff",
-        files=("robocasa/utils/gym_utils/gymnasium_groot.py", "robocasa/utils/gym_utils/gymnasium_basic.py"),
-        trials=EPISODES,
-        remark="an env without an evaluator: it sets neither a limit, nor trials, nor the length of a chunk; these are the others'",
-    ),
-}
-
 #: Upstream's image; see RobocasaEnv.render_view.
 _IMAGE = (256, 256)
 
 #: StarVLA's client, by whose protocol Qwen-VLA is scored (paper, section 5.1.1).
+#: starVLA/starVLA@0ed0aad examples/simBenchmarks/Robocasa_tabletop/eval_files/: simulation_env.py, model2robocasa_interface.py,
+#: wrappers/multistep_wrapper.py, batch_eval_args.sh
 STARVLA = Protocol(
     name="starvla",
     version=1,
@@ -80,6 +49,7 @@ STARVLA = Protocol(
     n_action_steps=12,
     options={"success": "chunk_end"},
 )
+#: NVIDIA/Isaac-GR00T@680daf8: gr00t/eval/rollout_policy.py, examples/robocasa-gr1-tabletop-tasks/README.md
 GR00T = replace(
     STARVLA,
     name="gr00t",
@@ -88,6 +58,8 @@ GR00T = replace(
     stop_on_success=True,
     options={"success": "step"},
 )
+#: robocasa/robocasa-gr1-tabletop-tasks@4840e67 robocasa/utils/gym_utils/: gymnasium_groot.py, gymnasium_basic.py. An env without an
+#: evaluator: limit, trials and the length of a chunk are the others'.
 ROBOCASA = replace(GR00T, name="robocasa", stop_on_success=False)
 
 
@@ -112,7 +84,7 @@ ROBOCASA_GR1 = Suite(
     embodiment=robot.ROBOCASA_GR1,
     tasks=tuple(Task(name, initial_states=tuple(range(EPISODES))) for name in _PLACES),
     protocols=(STARVLA, GR00T, ROBOCASA),
-    source="robocasa/robocasa-gr1-tabletop-tasks@4840e67; for protocols see EVALUATORS here",
+    source="robocasa/robocasa-gr1-tabletop-tasks@4840e67; for protocols see the comments beside them",
     payload=payload,
     training=training,
     # An episode may begin with an expert's plan, which is tried in the simulation.

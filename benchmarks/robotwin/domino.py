@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..provenance import Evaluator
 from ..suite import Suite, Task
 from .suites import STATES, TRIAL, make_suite
 from .tasks import DOMINO_TASKS
 
-#: The source of every protocol here: RoboTwin's, played by DOMINO's evaluator. The paper (section 5.1.5) plays Qwen-VLA zero-shot, with
-#: the current frame alone, and names neither level nor coefficient; StarVLA's README has clean scenes and a coefficient of 0.1.
-EVALUATOR = Evaluator(
-    repository="H-EmbodVis/DOMINO",
-    commit="9fd12713f441dee7bdfb2e04a96fb46296598494",
-    files=("script/eval_policy.py", "script/eval_metrics.py", "task_config/demo_clean_dynamic.yml"),
-    trials=100,
-    remark="an object moves by 0.1 s of its motion an action; its rules are applied whenever a policy is asked, here after each action",
-)
+# The protocols are RoboTwin's, played by DOMINO's evaluator: H-EmbodVis/DOMINO@9fd1271 script/eval_policy.py, script/eval_metrics.py,
+# task_config/demo_clean_dynamic.yml. The paper (section 5.1.5) plays Qwen-VLA zero-shot, with the current frame alone, and names
+# neither level nor coefficient; StarVLA's README has clean scenes and a coefficient of 0.1.
 
 #: ``dynamic_coefficient`` of task_config/demo_clean_dynamic.yml: the greatest mean speed of an object, in m/s.
 COEFFICIENT = 0.1
@@ -40,7 +33,7 @@ def _suite(name: str) -> Suite:
         make_suite(name, title, {"config": config, "level": level, "coefficient": COEFFICIENT}),
         adapter="vlarig.envs.robotwin.domino:DominoEnv",
         tasks=tuple(Task(task, initial_states=STATES) for task in DOMINO_TASKS),
-        source="H-EmbodVis/DOMINO@9fd1271; see EVALUATOR here",
+        source="H-EmbodVis/DOMINO@9fd1271; for protocols see the comments beside them",
         assets=("domino_source", "robotwin_assets"),
         trial=replace(TRIAL, tasks=("move_stapler_pad",), upstream="vlarig.envs.robotwin.domino_evaluator:DominoEvaluator"),
     )

@@ -10,7 +10,6 @@ from typing import Any
 
 from ...envs.api import Camera, Protocol
 from ...envs.robotwin.robot import ROBOTWIN_ALOHA, ROBOTWIN_ALOHA_POSE
-from ..provenance import Evaluator
 from ..suite import Footprint, Patience, Preparation, Suite, Task
 from ..trial import Trial
 from .tasks import STEP_LIMITS
@@ -20,33 +19,12 @@ FIRST_SEED, EPISODES = 100_000, 100
 
 STATES = tuple(range(FIRST_SEED, FIRST_SEED + EPISODES))
 
-#: Protocol to its source.
-EVALUATORS = {
-    "starvla": Evaluator(
-        repository="starVLA/starVLA",
-        commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
-        files=(
-            "examples/simBenchmarks/Robotwin/eval_files/model2robotwin_interface.py",
-            "examples/simBenchmarks/Robotwin/eval_files/deploy_policy.yml",
-        ),
-        trials=EPISODES,
-        remark="RoboTwin's own evaluator plays it, an action at a time; the model is sent no state",
-    ),
-    "robotwin": Evaluator(
-        repository="RoboTwin-Platform/RoboTwin",
-        commit="13c3c47ff4312dd62484bcd51be034af55c062d1",
-        files=("script/eval_policy.py", "task_config/_eval_step_limit.yml", "task_config/_camera_config.yml"),
-        trials=EPISODES,
-        recorded={"instruction": "of an unseeded generator; here of one that the episode's key seeds"},
-        remark="leaves to each policy how many actions it carries out at once",
-    ),
-}
-
 #: Upstream's D435 (task_config/_camera_config.yml): height and width.
 _RENDERED = (240, 320)
 _VIEWS = ("ego", "cam_left_wrist", "cam_right_wrist")
 
 #: StarVLA's client, by whose protocol Qwen-VLA is scored (paper, section 5.1.1): three views of 224 x 224, chunks of 16 to their end.
+#: starVLA/starVLA@0ed0aad examples/simBenchmarks/Robotwin/eval_files/: model2robotwin_interface.py, deploy_policy.yml
 STARVLA = Protocol(
     name="starvla",
     version=1,
@@ -56,7 +34,8 @@ STARVLA = Protocol(
     n_action_steps=16,
     options={"instructions": "unseen"},  # deploy_policy.yml, ``instruction_type``
 )
-#: The images as upstream renders them.
+#: The images as upstream renders them. RoboTwin-Platform/RoboTwin@13c3c47: script/eval_policy.py, task_config/_eval_step_limit.yml,
+#: task_config/_camera_config.yml
 ROBOTWIN = replace(STARVLA, name="robotwin", cameras=tuple(Camera(view, *_RENDERED) for view in _VIEWS))
 #: Templates and names of objects that training data have.
 SEEN = replace(ROBOTWIN, name="seen", options={"instructions": "seen"})
@@ -103,7 +82,7 @@ def make_suite(name: str, title: str, given: dict[str, Any]) -> Suite:
         embodiment=ROBOTWIN_ALOHA,
         tasks=tuple(Task(task, initial_states=STATES) for task in STEP_LIMITS),
         protocols=PROTOCOLS,
-        source="RoboTwin-Platform/RoboTwin@13c3c47; for protocols see EVALUATORS here",
+        source="RoboTwin-Platform/RoboTwin@13c3c47; for protocols see the comments beside them",
         payload=payload,
         training=training,
         preparation=PREPARATION,

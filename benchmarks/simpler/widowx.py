@@ -16,7 +16,6 @@ from ...envs.api import Camera, Protocol
 from ...envs.episode import Ensemble
 from ...envs.errors import VlarigError
 from ...envs.simpler.robot import WIDOWX_BRIDGE
-from ..provenance import Evaluator
 from ..suite import Footprint, Suite, Task
 from ..trial import Trial
 from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Pose, Scene
@@ -26,72 +25,12 @@ EGGPLANT = "put_eggplant_in_basket"
 #: Seeds the initial states for training together with the task's number and theirs.
 TRAINING_SEED = 20261
 
-
-_ORIGINAL = "simpler-env/ManiSkill2_real2sim@ef7a4d4, SAPIEN 2.2.2"
-
-#: Protocol to its source.
-EVALUATORS = {
-    "starvla": Evaluator(
-        repository="starVLA/starVLA",
-        commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
-        files=(
-            "examples/simBenchmarks/SimplerEnv/eval_files/auto_eval_scripts/star_bridge.sh",
-            "examples/simBenchmarks/SimplerEnv/eval_files/model2simpler_interface.py",
-            "examples/simBenchmarks/SimplerEnv/eval_files/adaptive_ensemble.py",
-            "examples/simBenchmarks/SimplerEnv/train_files/starvla_cotrain_oxe.yaml",
-        ),
-        recorded={"simulator": _ORIGINAL},
-        trials=96,  # 24 initial states, ``TSET_NUM=4``
-        remark="makes a new env for every episode",
-    ),
-    "simplerenv": Evaluator(
-        repository="simpler-env/SimplerEnv",
-        commit="4ab7178e83e84ee06894034ec6dbf9e7aad1e882",
-        files=(
-            "scripts/octo_bridge.sh",
-            "simpler_env/evaluation/maniskill2_evaluator.py",
-            "simpler_env/policies/octo/octo_model.py",
-            "simpler_env/utils/action/action_ensemble.py",
-        ),
-        recorded={"simulator": _ORIGINAL},
-        trials=72,  # 24 initial states, ``init_rng`` 0, 2 and 4
-        remark="makes a new env for every episode; seeds its policy with 0, 2 and 4 once a process; Octo sees the last two images",
-    ),
-    "maniskill3": Evaluator(
-        repository="simpler-env/SimplerEnv",
-        commit="52a5088ca4bfc3a7159828af08874a198d6f95c3",
-        files=(
-            "simpler_env/real2sim_eval_maniskill3.py",
-            "simpler_env/policies/octo/octo_model.py",
-            "simpler_env/utils/action/action_ensemble.py",
-        ),
-        recorded={"simulator": "mani_skill 3, on a GPU where several envs run at once"},
-        trials=100,
-        remark="numbers its episodes on and on, which plays every initial state again after 24 (64 for the eggplant); Octo as in "
-        "`simplerenv`",
-    ),
-    "groot": Evaluator(
-        repository="NVIDIA/Isaac-GR00T",
-        commit="626af89d3e914ec92eab5323e23b9ed44a7b26c8",
-        files=(
-            "examples/SimplerEnv/README.md",
-            "gr00t/eval/rollout_policy.py",
-            "gr00t/eval/sim/SimplerEnv/simpler_env.py",
-            "gr00t/eval/sim/wrapper/multistep_wrapper.py",
-        ),
-        recorded={
-            "simulator": "squarefk/SimplerEnv@8a2d286; the tasks of its ManiSkill2_real2sim are "
-            "youliangtan/ManiSkill2_real2sim@c2a9e87's"
-        },
-        trials=200,  # of GR00T N1.6: the table in its README at 4e62473; later ones have 100
-        remark="counts the first episodes that finish, of five envs with the same initial states; N1.7's numbers are of other seeds",
-    ),
-}
-
 #: What every evaluator renders: height and width of the Bridge camera.
 _RENDERED = (480, 640)
 
 #: Everything that StarVLA's evaluator does; Qwen-VLA is scored by it (paper, section 5.1.1).
+#: starVLA/starVLA@0ed0aad examples/simBenchmarks/SimplerEnv/: eval_files/auto_eval_scripts/star_bridge.sh, eval_files/
+#: model2simpler_interface.py, eval_files/adaptive_ensemble.py, train_files/starvla_cotrain_oxe.yaml
 STARVLA = Protocol(
     name="starvla",
     version=1,
@@ -105,6 +44,8 @@ STARVLA = Protocol(
     ensemble=Ensemble("adaptive", horizon=7, alpha=0.1),
     options={"rotation": "fixed_axes", "predicates": "original"},
 )
+#: simpler-env/SimplerEnv@4ab7178: scripts/octo_bridge.sh, simpler_env/{evaluation/maniskill2_evaluator,policies/octo/octo_model,
+#: utils/action/action_ensemble}.py
 SIMPLERENV = replace(
     STARVLA,
     name="simplerenv",
@@ -114,12 +55,16 @@ SIMPLERENV = replace(
     repeats=3,  # octo_bridge.sh, ``init_rng``
     ensemble=Ensemble("mean", horizon=4),  # ``pred_action_horizon`` and ``action_ensemble_temp``
 )
+#: simpler-env/SimplerEnv@52a5088 (branch ``maniskill3``): simpler_env/{real2sim_eval_maniskill3,policies/octo/octo_model,
+#: utils/action/action_ensemble}.py
 MANISKILL3 = replace(
     SIMPLERENV,  # limits: ``max_episode_steps`` of mani-skill's own tasks
     name="maniskill3",
     repeats=1,
     options={"rotation": "maniskill3", "predicates": "maniskill3"},
 )
+#: NVIDIA/Isaac-GR00T@626af89: examples/SimplerEnv/README.md, gr00t/eval/{rollout_policy,sim/SimplerEnv/simpler_env,
+#: sim/wrapper/multistep_wrapper}.py
 GROOT = Protocol(
     name="groot",
     version=1,
@@ -146,8 +91,9 @@ PLAIN = replace(
     options={"rotation": "moving_axes", "predicates": "maniskill3"},
 )
 
-#: Episodes behind the numbers that GR00T N1.6 published, by the envs that play each initial state.
-GROOT_INITIAL_STATES = EVALUATORS["groot"].trials // GROOT.repeats
+#: 200 episodes are behind each number that GR00T N1.6 published (NVIDIA/Isaac-GR00T@4e62473 examples/SimplerEnv/README.md; later ones
+#: have 100), and five envs play each initial state.
+GROOT_INITIAL_STATES = 40
 
 #: The fork's words (put_on_in_scene.py, ``get_language_instruction``).
 GROOT_EGGPLANT = "put the eggplant in the yellow basket"
@@ -246,7 +192,7 @@ SIMPLER_WIDOWX = Suite(
     embodiment=WIDOWX_BRIDGE,
     tasks=tuple(_task(name) for name in _TASKS),
     protocols=PROTOCOLS,
-    source="simpler-env/ManiSkill2_real2sim@ef7a4d4 put_on_in_scene.py and mani_skill 3.0.1; for protocols see EVALUATORS here",
+    source="simpler-env/ManiSkill2_real2sim@ef7a4d4 put_on_in_scene.py, mani_skill 3.0.1; for protocols see the comments beside them",
     payload=payload,
     training=training,
     learned=LEARNED,

@@ -26,7 +26,6 @@ EPISODES_A_TASK = 12
 
 
 def main() -> None:
-    """Measure in turns and print medians."""
     suite = load_suite("tabletop")
     worker_spec, episodes = WorkerSpec.of(suite), suite.episodes(per_task=EPISODES_A_TASK)
     starts, actions = [Start(episode, InstantPolicy.needs) for episode in episodes], InstantPolicy().actions

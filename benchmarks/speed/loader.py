@@ -187,7 +187,6 @@ class InOrder(Subject):
     loop = "in_order"
 
     def indices(self, turn: int) -> list[int]:
-        """The dataset's samples of a turn."""
         begin = turn * self.samples % max(len(self.dataset) - self.samples, 1)
         return list(range(begin, min(begin + self.samples, len(self.dataset))))
 
@@ -200,7 +199,6 @@ class Collated(Subject):
         self._collator, self._size = collator, size
 
     def work(self, turn: int) -> None:
-        """Make them."""
         positions = range(turn * self.samples, (turn + 1) * self.samples)
         for begin in range(0, self.samples, self._size):
             self._collator([(position, self.mixture[position]) for position in positions[begin : begin + self._size]])
@@ -218,12 +216,10 @@ class Loaded(Subject):
         self._batches = micro_batches(configuration(values), mixture, collator, 0, 1, 0)
 
     def indices(self, turn: int) -> list[int]:
-        """The dataset's samples of a turn."""
         begin = turn * (self.samples + self._ahead * self._size) + self._ahead * self._size
         return [self.mixture.place(position)[1] for position in range(begin, begin + self.samples)]
 
     def prepare(self) -> None:
-        """Take what is ready."""
         for _ in range(self._ahead):
             next(self._batches)
 
@@ -233,7 +229,6 @@ class Loaded(Subject):
             next(self._batches)
 
     def close(self) -> None:
-        """End the workers."""
         self._batches.close()
 
 
@@ -283,7 +278,6 @@ def subjects(options: Samples, mixture: Mixture) -> Iterator[Subject]:
 
 
 def show_samples(console: Console, options: Samples, folder: Path) -> None:
-    """Measure samples a second and print."""
     dataset, meta = open_lerobot(folder, horizon=HORIZON), read_meta(folder)
     mixture = mix([dataset], [1.0])
     cameras = [name for name in meta.films if name.rpartition(".")[2] in dataset.embodiments[0].cameras]
@@ -324,7 +318,6 @@ class Listener:
         """A line for the user."""
 
     def report(self, step: int, numbers: dict[str, float]) -> None:
-        """A step is made."""
         if step >= self._first:
             self.seconds.append((numbers["train/time/data"], numbers["train/time/step"]))
         if step == self._last:
@@ -369,7 +362,6 @@ def configuration(values: dict[str, Any]) -> TrainConfig:
 
 @contextmanager
 def demos(options: Options) -> Iterator[Path]:
-    """The dataset's folder."""
     if options.folder is not None:
         yield options.folder
         return
@@ -379,7 +371,6 @@ def demos(options: Options) -> Iterator[Path]:
 
 
 def main(options: Samples | Waits) -> None:
-    """Measure and print."""
     torch.set_num_threads(1)
     console = Console(width=130)
     with demos(options) as folder:

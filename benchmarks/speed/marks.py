@@ -46,7 +46,6 @@ class Marks:
         ]
 
     def begin(self) -> None:
-        """Start anew."""
         self.spent = {}
         self._last = self._clock() if self.on else 0.0
 
@@ -62,7 +61,6 @@ class Marks:
         self(f"{self._trained[0]}, backward")
 
     def remove(self) -> None:
-        """Take the hooks off the model."""
         for hook in self._hooks:
             hook.remove()
 

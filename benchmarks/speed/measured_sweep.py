@@ -27,7 +27,6 @@ class InstantPolicy(Policy):
         self.actions = np.random.default_rng(0).normal(0.0, 0.1, (16, 7)).astype(np.float32)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The same actions for all."""
         return [Reply(self.actions.copy()) for _ in requests]
 
 
@@ -43,7 +42,6 @@ class ClockedPolicy(InstantPolicy):
         self.requested: list[tuple[float, float, str, int]] = []
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The same actions for all."""
         wall, cpu = time.perf_counter(), time.process_time()
         self.requested += [(wall, cpu, request.key, request.chunk) for request in requests]
         return super().act(requests)

@@ -59,7 +59,6 @@ class Kept(QwenVlaPolicy):
     batches: list[Sequence[Request]]
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """As the policy does."""
         self.batches.append(requests)
         return super().act(requests)
 
@@ -102,7 +101,6 @@ def collected(settings: Settings, rollout: RolloutSettings) -> tuple[int, float,
 
 
 def main() -> None:
-    """Measure in turns and print medians."""
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
     rollout = RolloutSettings(

@@ -49,7 +49,6 @@ class Reported(SilentReporter):
         self.numbers: list[Mapping[str, float]] = []
 
     def report(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Keep them."""
         self.numbers.append(numbers)
 
 
@@ -78,7 +77,6 @@ def most_memory() -> Iterator[list[float]]:
 
 
 def main() -> None:
-    """Run the iterations and print them."""
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
     own = [

@@ -114,7 +114,6 @@ class Part:
     floors: list[float] = field(default_factory=list)
 
     def measure(self, machine: Machine, peak: tuple[float, float]) -> None:
-        """One more turn."""
         self.milliseconds.append(machine.milliseconds(self.work, max(SAMPLES // self.samples, 1)))
         self.floors.append(max(self.flops / peak[0], self.read / peak[1]) * 1e3)
 
@@ -192,7 +191,6 @@ class Subject:
 
 
 def byte_size(module: nn.Module) -> int:
-    """Bytes of a module's weights."""
     return sum(parameter.nbytes for parameter in module.parameters())
 
 
@@ -265,7 +263,6 @@ def show_profile(console: Console, machine: Machine, options: Profile, dtype: st
 
 
 def main(options: Chunk | Profile) -> None:
-    """Measure and print."""
     machine, console = Machine(options.device, options.threads), Console(width=130)
     console.print(f"{machine.name}; {options.turns} turns")
     show: Any = {Chunk: show_chunk, Profile: show_profile}[type(options)]

@@ -178,7 +178,6 @@ def show_memory(console: Console, worker_spec: WorkerSpec, settings: Settings, e
 
 
 def main(settings: Settings) -> None:
-    """Measure everything."""
     console = Console(width=140)
     suite = with_found(WorkerSpec.of(load_suite(settings.suite)))
     protocol = next(iter(suite.trial.protocols), suite.protocol())  # its initial states are upstream's

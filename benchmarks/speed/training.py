@@ -145,15 +145,12 @@ class Listener:
         self._turn = 0
 
     def start(self, step: int, steps: int) -> None:
-        """The training begins."""
         self._shown.start(step, steps)
 
     def note(self, sentence: str) -> None:
-        """A line for the user."""
         self._shown.note(sentence)
 
     def report(self, step: int, numbers: dict[str, float]) -> None:
-        """A step is made."""
         self._shown.report(step, numbers)
         self.marks("reporting")
         self._left -= 1
@@ -255,7 +252,6 @@ def table(options: Options, measured: Measured, flops: dict[str, int]) -> Table:
 
 
 def show(console: Console, options: Options) -> None:
-    """Measure one case and print it."""
     machine, (case,), (checkpointed,) = Machine(options.device, options.threads), options.cases, options.checkpointed
     measured, flops, needed = measure(machine, options, case, checkpointed)
     how = "activations computed again" if checkpointed else "activations kept"

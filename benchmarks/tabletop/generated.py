@@ -105,7 +105,6 @@ def _file() -> dict[str, Any]:
 
 @cache
 def _committed() -> list[Layout]:
-    """The committed placements by initial state."""
     layouts = []
     for state, line in enumerate(_file()["placements"]):
         names, trays, zones = contents(state % SCENES)

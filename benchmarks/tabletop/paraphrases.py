@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...envs.api import Protocol
-from .variants import variant
 
 #: The protocol's option, and its value.
 OPTION, ON = "instructions", "paraphrased"
@@ -43,7 +43,7 @@ WORDINGS = {
 
 def paraphrased(protocol: Protocol) -> Protocol:
     """The protocol ``paraphrased`` of the suite whose default one is given."""
-    return variant(protocol, "paraphrased", OPTION, ON)
+    return replace(protocol, name="paraphrased", version=1, options={**protocol.options, OPTION: ON})
 
 
 def instruction_of(scene: dict[str, Any], initial_state: int, protocol: Protocol) -> str:

@@ -7,10 +7,10 @@ looking at images (the light leaves no image black, every camera keeps the works
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...envs.api import Protocol
-from .variants import variant
 
 #: The protocol's option, and its value, which the payload takes as its cue.
 OPTION, ON = "randomize", "all"
@@ -40,7 +40,7 @@ RANGES: dict[str, Any] = {
 
 def randomized(protocol: Protocol) -> Protocol:
     """The protocol ``randomized`` of a suite whose default one is given."""
-    return variant(protocol, "randomized", OPTION, ON)
+    return replace(protocol, name="randomized", version=1, options={**protocol.options, OPTION: ON})
 
 
 def ranges_of(protocol: Protocol) -> dict[str, Any]:

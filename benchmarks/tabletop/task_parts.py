@@ -69,7 +69,6 @@ def of_colour(scene: Layout, colour: str) -> list[str]:
 
 
 def shuffled(rng: np.random.Generator, choices: Sequence[Any]) -> list[Any]:
-    """The choices in a sampled order."""
     return [choices[index] for index in rng.permutation(len(choices))]
 
 
@@ -149,11 +148,11 @@ def pushed(thing: str, zone: str) -> Data:
     return {"kind": "pushed", "object": thing, "zone": zone}
 
 
-def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str, besides: tuple[str, ...] = ()) -> Data | None:
+def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str) -> Data | None:
     """The skill that puts an object next to another, on a side where there is room."""
     for side in shuffled(rng, list(SIDES.values())):
         spot = scene.spots[other] + side
-        if scene.free(spot, (thing, other, *besides)) and np.linalg.norm(scene.spots[thing] - scene.spots[other]) > 0.14:
+        if scene.free(spot, (thing, other)) and np.linalg.norm(scene.spots[thing] - scene.spots[other]) > 0.14:
             return carry("near", thing, other, side)
     return None
 

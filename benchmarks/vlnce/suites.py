@@ -11,60 +11,12 @@ from typing import Any
 from ...envs.api import Camera, Protocol
 from ...envs.vlnce import robot
 from ...envs.vlnce.rules import Rules
-from ..provenance import Evaluator
 from ..suite import Footprint, Patience, ReadStates, Suite, Task
 from ..trial import Trial
 from .episodes import LANGUAGES, ROLES, SCENES, read_objects, read_r2r, read_rxr
 
 #: Episodes of the official data, as public repositories count them.
 OFFICIAL = {"R2R": 1839, "RxR": 11006}
-
-#: Protocol to its source.
-EVALUATORS = {
-    "vlnce": Evaluator(
-        repository="jacobkrantz/VLN-CE",
-        commit="729d141b2ee10628061ada74dd3a5b9f70faeba5",
-        files=(
-            "habitat_extensions/config/vlnce_task.yaml",
-            "habitat_extensions/config/rxr_vlnce_english_task.yaml",
-            "habitat_extensions/config/rxr_vlnce_hindi_task.yaml",
-            "habitat_extensions/config/rxr_vlnce_telugu_task.yaml",
-            "habitat_extensions/measures.py",
-        ),
-        trials=1,
-        recorded={"NDTW.FDTW": "True, an approximation; exact here"},
-        remark="has discrete actions; waypoints, their window, the history and the rule of stopping are ours, see envs/vlnce/rules.py",
-    ),
-    "streamvln": Evaluator(
-        repository="InternRobotics/StreamVLN",
-        commit="e48f6ff7e9201d93aae003e8f64b04c00cec13bc",
-        files=("config/vln_r2r.yaml", "streamvln/streamvln_eval.py"),
-        trials=1,
-        remark="one configuration for both data sets; agent and sliding are habitat-lab's defaults",
-    ),
-    "internnav": Evaluator(
-        repository="InternRobotics/InternNav",
-        commit="7a5c62400ac45b313d9b709c740b64191556a242",
-        files=(
-            "scripts/eval/configs/vln_r2r.yaml",
-            "scripts/eval/configs/vln_rxr.yaml",
-            "scripts/eval/configs/habitat_dual_system_cfg.py",
-            "internnav/habitat_extensions/vln/habitat_vln_evaluator.py",
-            "internnav/model/utils/vln_utils.py",
-        ),
-        trials=1,
-        remark="its evaluator counts steps from 0 up to and with 500; it looks along the trajectory by four points, here by one",
-    ),
-    "navid": Evaluator(
-        repository="jzhzhang/NaVid-VLN-CE",
-        commit="cf066ccd255d36d4154e9ce82d318bd17ff850f3",
-        files=(
-            "VLN_CE/habitat_extensions/config/vlnce_task_navid_r2r.yaml",
-            "VLN_CE/habitat_extensions/config/vlnce_task_navid_rxr.yaml",
-        ),
-        trials=1,
-    ),
-}
 
 #: Waypoints of a chunk that are run: the window slides by half a chunk, as InternNav's does (MAX_LOCAL_STEPS) and StreamVLN's
 #: (num_future_steps).
@@ -89,10 +41,17 @@ def _protocol(name: str, rules: Rules, height: int, width: int, **changes: Any) 
     )
 
 
+#: jacobkrantz/VLN-CE@729d141 habitat_extensions/: config/{vlnce,rxr_vlnce_english,rxr_vlnce_hindi,rxr_vlnce_telugu}_task.yaml,
+#: measures.py. It has discrete actions; waypoints, their window, the history and the rule of stopping are ours: envs/vlnce/rules.py.
 R2R_RULES = Rules()
 RXR_RULES = Rules(turn=30.0, sliding=False, height=0.88, radius=0.18, hfov=79.0, elevation=0.88)
+#: InternRobotics/StreamVLN@e48f6ff: config/vln_r2r.yaml, streamvln/streamvln_eval.py. One configuration for both data sets; agent and
+#: sliding are habitat-lab's defaults.
 STREAMVLN = _protocol("streamvln", Rules(hfov=79.0), 480, 640)
+#: InternRobotics/InternNav@7a5c624: scripts/eval/configs/{vln_r2r.yaml,vln_rxr.yaml,habitat_dual_system_cfg.py}, internnav/
+#: {habitat_extensions/vln/habitat_vln_evaluator,model/utils/vln_utils}.py
 INTERNNAV = _protocol("internnav", Rules(hfov=79.0, control="pursuit"), 480, 640)
+#: jzhzhang/NaVid-VLN-CE@cf066cc VLN_CE/habitat_extensions/config/: vlnce_task_navid_r2r.yaml, vlnce_task_navid_rxr.yaml
 NAVID = _protocol("navid", Rules(turn=30.0), 480, 640)
 R2R_PROTOCOLS = (_protocol("vlnce", R2R_RULES, 224, 224), STREAMVLN, INTERNNAV, NAVID)
 
@@ -151,7 +110,7 @@ _DEFAULTS = {
     "runtime": "vlnce",
     "patience": Patience(reset=180.0),
     "footprint": Footprint(process=400, env=60, task=0),
-    "source": "jacobkrantz/VLN-CE@729d141; for protocols see EVALUATORS here",
+    "source": "jacobkrantz/VLN-CE@729d141; for protocols see the comments beside them",
 }
 
 R2R_VAL_UNSEEN = Suite(

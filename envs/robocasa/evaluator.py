@@ -48,7 +48,6 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
         return Verdict(float(reward), bool(info["success"]) and self._step % every == 0)
 
     def state(self) -> list[np.ndarray]:
-        """MuJoCo's integration state."""
         return [integration_state(self.env.env.sim.model._model, self.env.env.sim.data._data)]
 
     def state_of(self, env: RobocasaEnv) -> list[np.ndarray]:

@@ -134,7 +134,6 @@ class Planner:
         return True
 
     def hand(self, numbers: np.ndarray) -> None:
-        """Move the fingers."""
         self.play(self.set_part(self.row, f"{self.side}_hand", numbers), FINGERS)
 
     def attempt(self, grasp: Grasp) -> bool:

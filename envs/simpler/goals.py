@@ -113,7 +113,6 @@ def at_rest(state: StepState, below: float) -> bool:
 
 
 def released(state: StepState) -> bool:
-    """The gripper does not hold the source."""
     return not state.grasped
 
 
@@ -123,12 +122,10 @@ def low(state: StepState, below: float) -> bool:
 
 
 def touching(state: StepState) -> bool:
-    """Source and target push each other."""
     return state.touching
 
 
 def apart(state: StepState) -> bool:
-    """Source and target do not push each other."""
     return not state.touching
 
 

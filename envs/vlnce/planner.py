@@ -110,7 +110,6 @@ class _Node:
 
 
 def _search(walker: Walker, goal: np.ndarray, arrived: float) -> Optional[tuple[Primitive, ...]]:
-    """Moves to one goal."""
     order, seen = itertools.count(), set()
     heap: list[tuple[float, int, _Node]] = []
 

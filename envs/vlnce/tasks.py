@@ -74,7 +74,6 @@ class Person:
         self.walked += PACE
 
     def is_followed(self, walker: Walker) -> bool:
-        """Whether it is near and ahead."""
         distance, bearing = _seen(walker, self.position)
         return distance <= NEAR and abs(bearing) <= AHEAD
 

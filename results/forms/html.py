@@ -66,7 +66,6 @@ def _headings(sheet: Sheet) -> str:
 
 
 def _bodies(sheet: Sheet) -> list[str]:
-    """A ``tbody`` for each section."""
     bodies: list[tuple[str, list[str]]] = []
     for line in sheet.lines:
         if not bodies or bodies[-1][0] != line.section:

@@ -97,7 +97,6 @@ class BoardRow:
 
     @property
     def ranked(self) -> bool:
-        """Whether all of its numbers are."""
         return all(cell.ranked for cell in self.cells.values())
 
     @property
@@ -134,7 +133,6 @@ class Board:
 
     @property
     def measured(self) -> bool:
-        """Whether a run has a row."""
         return any(row.kind == MEASURED for row in self.rows)
 
     def ranks(self) -> list[int | None]:
@@ -202,7 +200,6 @@ def _published_board(name: str, benchmark: _Benchmark, runs: Sequence[tuple[str,
 
 
 def _published_rows(benchmark: _Benchmark) -> Iterator[BoardRow]:
-    """A row for each method of each table."""
     for table, row in benchmark.rows:
         cells = {
             name: BoardCell(f"{value:.{table.decimals}f}", value)

@@ -236,12 +236,10 @@ class RunReader:
         return [self.ledger.attempts(key)[-1] for key in self._errors[:most]]
 
     def film(self, key: str) -> Path | None:
-        """The episode's film, if there is one."""
         name = f"{key.replace('/', '_')}.mp4"
         return self.folder / "videos" / name if name in self._films else None
 
     def poster(self, key: str) -> Path | None:
-        """The poster of the episode's film, if there is one."""
         film = self.film(key)
         name = f"{film.stem}.jpg" if film else ""
         return self.folder / "videos" / name if name in self._films else None
@@ -257,7 +255,6 @@ class RunReader:
         return None
 
     def contact_sheet(self) -> Path | None:
-        """The run's contact sheet of images, if there is one."""
         path = self.folder / "frames.png"
         return path if path.is_file() else None
 

@@ -62,7 +62,6 @@ class TimeLine:
 
 
 def task_lines(reader: RunReader, run: str) -> list[TaskLine]:
-    """The suites of a run, each with its tasks."""
     lines: list[TaskLine] = []
     number = 0
     for suite in reader.table().suites:

@@ -111,7 +111,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self._has_token() or any(name == self.server.cookie and self._is_token(value) for name, _, value in cookies)
 
     def _has_token(self) -> bool:
-        """Whether the address has the token in it."""
         return any(map(self._is_token, parse_qs(urlsplit(self.path).query).get("token", [])))
 
     def _is_token(self, text: str) -> bool:

@@ -266,5 +266,4 @@ def _static(path: str, name: str) -> bytes | None:
 
 
 def hash_of(version: tuple[object, ...]) -> str:
-    """A short name of a version."""
     return hashlib.sha256(repr(version).encode()).hexdigest()[:16]

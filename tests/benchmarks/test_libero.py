@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vlarig.benchmarks.libero.suites import EVALUATORS, instruction
+from vlarig.benchmarks.libero.suites import instruction
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera
 from vlarig.envs.errors import VlarigError
@@ -127,11 +127,8 @@ def test_a_protocol_holds_its_evaluators_numbers(
 
 @pytest.mark.parametrize("name", SUITES)
 def test_starvla_is_the_default(name: str) -> None:
-    assert (
-        [protocol.name for protocol in load_suite(name).protocols]
-        == list(EVALUATORS)
-        == ["starvla", "qwen-vla", "openvla-oft", "openpi", "lerobot"]
-    )
+    names = [protocol.name for protocol in load_suite(name).protocols]
+    assert names == ["starvla", "qwen-vla", "openvla-oft", "openpi", "lerobot"]
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -139,31 +136,6 @@ def test_the_papers_setting_is_starvlas_evaluation_with_whole_chunks_of_16(name:
     suite = load_suite(name)
     assert suite.protocol("qwen-vla") == replace(suite.protocol("starvla"), name="qwen-vla", n_action_steps=16)
     assert suite.protocol("starvla").n_action_steps == 8
-    source = EVALUATORS["qwen-vla"]
-    assert "Qwen-VLA, section 5.1.1" in source.remark
-    assert replace(source, remark="") == EVALUATORS["starvla"]
-
-
-@pytest.mark.parametrize(
-    ("protocol", "repository", "commit", "process_seed", "env_seed", "per_episode", "trials"),
-    [
-        ("starvla", "starVLA/starVLA", "0ed0aad2", 7, 7, False, 50),
-        ("qwen-vla", "starVLA/starVLA", "0ed0aad2", 7, 7, False, 50),
-        ("openvla-oft", "moojink/openvla-oft", "213c5ff8", 7, 0, False, 50),
-        ("openpi", "Physical-Intelligence/openpi", "15a9616a", 7, 7, False, 50),
-        ("lerobot", "huggingface/lerobot", "7427f318", 1000, 1000, True, 10),
-    ],
-)  # fmt: skip
-def test_what_is_not_reproduced_is_recorded(
-    protocol: str, repository: str, commit: str, process_seed: int, env_seed: int, per_episode: bool, trials: int
-) -> None:
-    source = EVALUATORS[protocol]
-    assert (source.repository, source.commit[:8], len(source.commit)) == (repository, commit, 40)
-    recorded = [source.recorded[name] for name in ("process_seed", "env_seed", "seed_per_episode")]
-    assert recorded == [process_seed, env_seed, per_episode]
-    assert source.trials == trials
-    assert source.files
-    assert source.recorded["ensembling"].startswith("none")
 
 
 # The robot.

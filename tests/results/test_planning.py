@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sample_runs import make_episode
 
+from vlarig.results import planning
 from vlarig.results.planning import episodes_digest, git_revision, package_versions, suite_plans, surroundings
 
 EPISODES = [make_episode(initial_state, task) for initial_state in range(3) for task in ("stack", "push_to")]
@@ -51,17 +52,18 @@ def test_one_name_for_two_protocols_is_refused():
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
-def test_git_revision(tmp_path):
-    assert git_revision(tmp_path) == (None, None)
+def test_git_revision(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "__file__", str(tmp_path / "file"))
+    assert git_revision() == (None, None)
     author = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
     (tmp_path / "file").write_text("one")
     for words in (["init", "-q"], ["add", "file"], [*author, "commit", "-q", "-m", "one"]):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
-    revision, dirty = git_revision(tmp_path)
+    revision, dirty = git_revision()
     assert len(revision) == 40
     assert dirty is False
     (tmp_path / "file").write_text("two")
-    assert git_revision(tmp_path) == (revision, True)
+    assert git_revision() == (revision, True)
 
 
 def test_surroundings_are_filled_in():
@@ -72,5 +74,6 @@ def test_surroundings_are_filled_in():
     assert record.created.endswith("+00:00")
 
 
-def test_packages_that_are_not_installed_are_left_out():
-    assert list(package_versions(["numpy", "no-such-package"])) == ["numpy"]
+def test_packages_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setattr(planning, "PACKAGES", ("numpy", "no-such-package"))
+    assert list(package_versions()) == ["numpy"]

@@ -89,7 +89,6 @@ def measure(cell: Cell, turn: int, out: Path, records: Records) -> None:
 
 
 def main() -> None:
-    """Measure what is left, then write and print the tables."""
     settings = tyro.cli(Settings, description=__doc__)
     console = Console(width=150)
     cells = [

@@ -48,7 +48,6 @@ class Job:
         return self.folder / "notes"
 
     def command(self, name: str, words: list[str], variables: dict[str, str]) -> Command:
-        """A command line in this job's folder."""
         recording = {"PEERS_NOTES": str(self.record)} if self.cell.killed else {}
         policy = {"PEERS_POLICY": self.policy} if self.policy else {}
         return Command(words, variables | recording | policy, self.folder, name)
@@ -105,7 +104,6 @@ class Upstream(Driver):
     name = "upstream"
 
     def commands(self, job: Job) -> list[Command]:
-        """One process, or two."""
         python, cell = interpreter(self.name), job.cell
         words = [str(python), str(INSIDE / "upstream_loop.py"), cell.suite, str(cell.steps)]
         return [
@@ -114,7 +112,6 @@ class Upstream(Driver):
         ]
 
     def outcome(self, job: Job) -> Outcome:
-        """The last line that each process printed."""
         results = [_last_json(path) for path in sorted(job.folder.glob("loop*.log"))]
         return Outcome(sum(each.get("episodes", 0) for each in results), sum(each.get("steps", 0) for each in results))
 
@@ -125,7 +122,6 @@ class VlaEval(Driver):
     name = "vla-eval"
 
     def server(self, job: Job) -> Command:
-        """The model server."""
         python = interpreter(self.name)
         return job.command("server", [str(python), str(INSIDE / "vla_eval_server.py")], environment(python))
 
@@ -158,7 +154,6 @@ class VlaEval(Driver):
         return [job.command("export", words, environment(python))]
 
     def outcome(self, job: Job) -> Outcome:
-        """The aggregate."""
         paths = list((job.folder / "out").glob("*_aggregate.json"))
         if not paths:
             return Outcome()
@@ -218,7 +213,6 @@ class Rlinf(Driver):
         return [job.command("rlinf", words, environment(python))]
 
     def outcome(self, job: Job) -> Outcome:
-        """The line that it printed."""
         result = _last_json(job.folder / "rlinf.log")
         return Outcome(result.get("episodes", 0), result.get("steps", 0))
 
@@ -311,7 +305,6 @@ class Vlarig(Driver):
         WorkerSpec.of(load_suite("libero_object"))
 
     def commands(self, job: Job) -> list[Command]:
-        """One sweep."""
         cell = job.cell
         policy = "instant:InstantPolicy" if cell.policy == "instant" else "qwen-vla:small"
         words = [*VLARIG, "sweep", cell.suite, "--policy", policy, "--protocol", "openpi", "--n-action-steps", "16"]

@@ -69,7 +69,6 @@ class Measured:
 
 
 def start(command: Command) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own."""
     with command.log.open("ab") as log:
         return subprocess.Popen(
             list(command.words),

@@ -33,7 +33,6 @@ class Played:
     begun: tuple[int, int] = (0, 0)
 
     def line(self) -> dict[str, Any]:
-        """As plain data."""
         return asdict(self)
 
 
@@ -85,7 +84,6 @@ class Striker:
         self.struck = False
 
     def __call__(self, roots: list[psutil.Process]) -> None:
-        """Look, and kill if it is time."""
         if self.struck or not _under_way(self._job):
             return
         self.struck, victim = True, roots[-1]

@@ -33,7 +33,6 @@ class Records:
                 self._lines[line["key"], line["turn"]] = line
 
     def has(self, cell: Cell, turn: int) -> bool:
-        """Whether that was measured."""
         return (cell.key, turn) in self._lines
 
     def add(self, cell: Cell, turn: int, played: dict[str, Any]) -> None:

@@ -114,7 +114,6 @@ def _statuses(measured: dict[str, Any]) -> str:
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
     lines = [titles, ["---"] * len(titles), *[[each.replace("|", "\\|") for each in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

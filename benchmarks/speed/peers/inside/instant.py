@@ -22,7 +22,6 @@ class InstantPolicy(Policy):
         self._steps = instant_steps()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The same for all."""
         for request in requests:
             if request.chunk == 0:
                 note("begin")

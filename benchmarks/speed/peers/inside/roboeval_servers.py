@@ -40,11 +40,9 @@ class ChunkPolicy(VLAPolicyBase):
         self.model_id, self._chunks, self.ready = model_id, Chunks(), True
 
     def reset(self) -> None:
-        """Note that an episode begins."""
         note("begin")
 
     def predict(self, obs: VLAObservation) -> list[list[float]]:
-        """A chunk for one observation."""
         ego, wrist = (image_of(obs.images[role]) for role in ("primary", "wrist"))
         return self._chunks.chunk(ego, wrist, np.asarray(obs.state["flat"]), obs.instruction).tolist()
 
@@ -83,7 +81,6 @@ def announce(ports: list[int]) -> None:
 
 
 def main(workers: int) -> None:
-    """Serve until killed."""
     first = find_available_port_block(1 + workers)
     ports = list(range(first, first + 1 + workers))
     for port in ports[1:]:

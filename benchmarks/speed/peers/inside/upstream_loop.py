@@ -25,7 +25,6 @@ SEED = 7
 
 
 def main(suite_name: str, steps: int, initial_states: list[int]) -> None:
-    """Play the episodes and print their results."""
     suite = benchmark.get_benchmark_dict()[suite_name]()
     task, states = suite.get_task(0), suite.get_task_init_states(0)
     bddl = os.path.join(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)  # noqa: PTH118

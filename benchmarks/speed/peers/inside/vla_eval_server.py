@@ -26,7 +26,6 @@ class ChunkServer(PredictModelServer):
         await super().on_episode_start(config, ctx)
 
     def predict(self, obs: dict[str, Any], ctx: Any) -> dict[str, Any]:
-        """A chunk for one observation."""
         images = obs["images"]
         return {"actions": self._chunks.chunk(images["agentview"], images["wrist"], obs["states"], obs["task_description"])}
 
@@ -35,12 +34,10 @@ class ChunkServer(PredictModelServer):
         return {"position": POSITION_DELTA, "rotation": ROTATION_AA, "gripper": GRIPPER_CLOSE_POS}
 
     def get_observation_spec(self) -> dict[str, DimSpec]:
-        """The same."""
         return {"agentview": IMAGE_RGB, "wrist": IMAGE_RGB, "state": STATE_EEF_POS_AA_GRIP, "language": LANGUAGE}
 
 
 async def main() -> None:
-    """Serve until killed."""
     async with anyio.create_task_group() as group:
         port = await group.start(partial(serve_async, ChunkServer(), "127.0.0.1", 0))
         sys.stdout.write(f"{port}\n")

@@ -43,11 +43,9 @@ class StepsPolicy(PreTrainedPolicy):
         return self._steps.popleft()
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, None]:
-        """Not trained."""
         raise NotImplementedError
 
     def get_optim_params(self) -> dict:
-        """None."""
         return {}
 
 
