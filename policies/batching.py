@@ -17,23 +17,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from .api import Policy, PolicyError, PolicyLost, Request
-from .calls import horizon_for
-from .load import MOST_COMPARED, Load, Rounding, SizeLoad, side_by_side
+from .load import Load, Rounding, side_by_side
 from .member_queue import Answer, MemberQueue, Waiting
 from .pool import PolicyPool
-from .replies import n_action_steps_for
-
-__all__ = [
-    "MOST_COMPARED",
-    "Answer",
-    "Batcher",
-    "Batching",
-    "Load",
-    "Rounding",
-    "SizeLoad",
-    "horizon_for",
-    "n_action_steps_for",
-]
 
 #: How often a replica may die while it acts for one episode before that episode counts as the cause.
 MOST_DEATHS = 10

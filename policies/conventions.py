@@ -36,8 +36,10 @@ def embodiment_from_data(data: object) -> Embodiment:
         raise PolicyError(str(error)) from None
 
 
-def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
-    """The embodiments of all suites, by name; and the names of those suites that cannot be loaded."""
+def known_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
+    """The paper's robots and those of all suites, by name; and the names of those suites that cannot be loaded."""
+    from .qwen_vla.embodiments import EMBODIMENTS  # not every policy needs them
+
     found, broken = {}, []
     for name, registered in registered_suites().items():
         try:
@@ -49,15 +51,7 @@ def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
         else:
             if isinstance(embodiment, Embodiment):
                 found[embodiment.name] = embodiment
-    return found, broken
-
-
-def known_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
-    """The paper's robots and those of all suites, by name; and the names of those suites that cannot be loaded."""
-    from .qwen_vla.embodiments import EMBODIMENTS  # not every policy needs them
-
-    installed, broken = plugin_embodiments()
-    return {**installed, **EMBODIMENTS}, broken
+    return {**found, **EMBODIMENTS}, broken
 
 
 def embodiment_named(name: str) -> Embodiment:

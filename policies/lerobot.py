@@ -14,7 +14,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from .api import Policy, PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
-from .images import fit_image
+from .images import ImageFit, fit_image
 from .options import Options, Views, read_options
 
 #: Files of a directory that ``save_pretrained`` of a policy and of its two processors makes; states of processors are beside them.
@@ -43,7 +43,7 @@ class LerobotOptions(Options):
     """the embodiment that the policy moves: its name, or a JSON file with one"""
     images: Views | None = None
     """VIEW:FEATURE,..., such as ego:observation.images.image; to be left out where the features bear the views' names"""
-    image_fit: Literal["pad", "stretch", "crop"] = "pad"
+    image_fit: ImageFit = "pad"
     """how an image gets the size that the policy names: pad, stretch or crop"""
     device: str = "cpu"
     """where it computes: cpu, cuda, cuda:1"""
@@ -70,7 +70,7 @@ class LerobotPolicy(Policy):
         self._model = _Model(self._folder, settings.device)
         assert settings.convention is not None
         self._embodiment = find_embodiment(settings.convention)
-        self._fit = settings.image_fit
+        self._fit: ImageFit = settings.image_fit
         self._views = self._viewed(settings.images)
         self._refuse_unfit(self._embodiment, f"convention={settings.convention}")
         self.embodiments = (self._embodiment,)
@@ -224,7 +224,6 @@ class _Model:
         """Feature to height and width."""
 
     def strict(self) -> None:
-        """Compute in one thread and in float32."""
         self._torch.set_num_threads(1)
         self._policy.float()
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,7 @@ from .access import TOKEN_VARIABLE, refuse_secrets
 from .announcement import CHUNK, CLIENT, ENV, EPISODE, METADATA_KEY, N_ACTION_STEPS, SEED, Announcement
 from .api import Policy, PolicyError, Reply, Request
 from .conventions import differences, find_embodiment, refuse_differences
+from .images import ImageFit
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .openpi_pool import ConnectionPool
 from .openpi_wire import pack, unpack
@@ -39,7 +40,7 @@ class Settings(Options):
     """Steps of each answer."""
     image_size: ImageSize | None = None
     """Size of an image, where it is not the layout's."""
-    image_fit: Literal["pad", "stretch", "crop"] | None = None
+    image_fit: ImageFit | None = None
     """How an image gets that size, where it is not the layout's way."""
     revision: str | None = None
     """Names the policy's revision, such as its checkpoint, where the server announces none."""

@@ -15,7 +15,7 @@ from ..envs.api import Observation
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, suggestion
 from .api import PolicyError
-from .images import fit_image
+from .images import ImageFit, fit_image
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ObservationLayout:
     image_prefix: str = ""
     image_group: str = ""
     image_size: tuple[int, int] | None = (224, 224)
-    image_fit: str = "pad"
+    image_fit: ImageFit = "pad"
     channels_first: bool = False
 
     def refuse_unfit(self, name: str, embodiment: Embodiment, reads_images: bool, reads_state: bool) -> None:

@@ -155,11 +155,9 @@ class PolicyPool(Policy, Generic[M]):
         self._order(Check(suite, embodiment))
 
     def strict(self) -> None:
-        """Have every member compute in one thread and in float32."""
         self._order(Strict())
 
     def record(self, options: Mapping[str, Any] | None) -> None:
-        """Have every member record, or record no more."""
         self._order(Record(None if options is None else dict(options)))
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:

@@ -151,7 +151,6 @@ class Failed(MessageStruct, frozen=True):
 
     @classmethod
     def of(cls, error: VlarigError | PolicyLost) -> Failed:
-        """The exception as an answer."""
         sentence = str(error)[:_LONGEST_SENTENCE].encode(errors="replace").decode()
         if isinstance(error, PolicyLost):
             return cls(LOST, sentence)

@@ -121,7 +121,6 @@ def _checked_labels(policy: Policy, request: Request, labels: Any, steps: int) -
 
 
 def _checked_stages(policy: Policy, request: Request, stages: object, steps: int) -> tuple[str, ...] | None:
-    """The stages of a reply of so many steps."""
     if stages is None:
         return None
     if (

@@ -28,8 +28,9 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
 from .announcement import LOST, METADATA_KEY, Announcement
 from .api import Policy, PolicyError, PolicyLost, Request
-from .batching import Answer, Batcher, Batching, horizon_for
-from .calls import check_fit, make_strict
+from .batching import Batcher, Batching
+from .calls import check_fit, horizon_for, make_strict
+from .member_queue import Answer
 from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .openpi_layouts import ObservationLayout
 from .openpi_wire import pack, unpack
@@ -179,7 +180,6 @@ class PolicyServer:
 
     @property
     def address(self) -> str:
-        """Where clients connect to."""
         host, port = self._server.sockets[0].getsockname()[:2]
         scheme = "ws" if self._config.encryption is None else "wss"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -20,7 +20,7 @@ from ..envs.untrusted import one_line
 from .access import refuse_secrets
 from .api import Policy, PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
-from .images import fit_image
+from .images import ImageFit, fit_image
 from .options import ImageSize, Options, Seconds, Views, read_options
 from .vla_eval_sessions import Sessions
 from .vla_eval_specs import announced_differences, read_hello
@@ -36,7 +36,7 @@ class VlaEvalOptions(Options):
     """VIEW:NAME,..., the server's name for each view that it is shown"""
     image_size: ImageSize | None = None
     """224 or HEIGHTxWIDTH; as the env shows them where it is left out"""
-    image_fit: Literal["pad", "stretch", "crop"] = "pad"
+    image_fit: ImageFit = "pad"
     """how an image gets that size: pad, stretch or crop"""
     state_key: Annotated[str, Field(min_length=1)] = "states"
     """the server's name for the state vector"""

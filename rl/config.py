@@ -85,7 +85,7 @@ class RolloutSettings(Settings):
     """Not printed, "a few"; RLinf."""
     noise_level: Positive = 0.5
     """Not printed; RLinf."""
-    noise_final: Share = 1.0
+    noise_final: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of ``noise_level`` in the last iteration, to which it falls in equal steps; 1: it stays (RLinf: ``noise_anneal``)."""
     temperature: Positive = 1.0
     """Section 4.2."""

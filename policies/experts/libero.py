@@ -296,7 +296,6 @@ def _passing(grip: np.ndarray, target: np.ndarray, height: float) -> np.ndarray:
 
 
 def _placed(scene: SceneState, task: Task) -> bool:
-    """Whether the object lies where it belongs."""
     beside, height = BASKET_PLACED if task.place == _PLACES["in the basket"] else PLATE_PLACED
     way = scene.where(task.thing) - scene.where(task.place)
     return bool(np.linalg.norm(way[:2]) < beside and -0.01 < way[2] < height)

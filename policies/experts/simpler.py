@@ -207,7 +207,6 @@ def _downwards(yaw: float) -> np.ndarray:
 
 
 def _shortened(vector: np.ndarray, most: float) -> np.ndarray:
-    """The vector, no longer than ``most``."""
     return vector * min(1.0, most / max(float(np.linalg.norm(vector)), 1e-9))
 
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..api import PolicyError
 from .config import ModelConfig
 from .context import Context
 from .ends import RELATIONS, relations
@@ -83,10 +82,8 @@ class ActionExpert(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         expert = config.expert
-        self.channels = config.channels
         self.time_features = expert.time_features
         self.state_size = config.state_size
-        self.state_numbers = config.state_numbers
         self.rotary_axes: Tensor
         self.rotary_frequencies: Tensor
         axes, frequencies = rotary_frequencies(tuple(config.rope["mrope_section"]), float(config.rope["rope_theta"]))
@@ -138,8 +135,7 @@ class ActionExpert(nn.Module):
             embodiment: ``int64[B]`` for the projections ``multi_mlp`` and ``concat``.
             state: ``[B, state_numbers]`` where the state is a token.
         """
-        batch = len(prompt.states if isinstance(prompt, Context) else prompt)
-        self._check(batch, noisy, time, mask, state)
+        assert (state is None) == (self.state_projection is None), "a state is missing, or is given to a model that reads none"
         condition = self.time_embedding(sinusoids(time, self.time_features))  # float32 [B, D]
         tokens, keys, pose = [], [], None
         if isinstance(prompt, Context) and self.vlm_projection is not None:
@@ -170,25 +166,6 @@ class ActionExpert(nn.Module):
         shift, scale = self.output_modulation(embedded).unsqueeze(1).chunk(2, dim=-1)
         output = modulate(sequence, shift, scale)
         return self.action_projection.decode(output, embodiment).masked_fill(~mask, 0.0)
-
-    def _check(self, batch: int, noisy: Tensor, time: Tensor, mask: Tensor, state: Tensor | None) -> None:
-        if mask.ndim != 3 or (mask.shape[0], mask.shape[2]) != (batch, self.channels) or mask.dtype != torch.bool:
-            raise PolicyError(
-                f"the action mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, "
-                f"expected bool[{batch}, H, {self.channels}]"
-            )
-        if noisy.shape != mask.shape or time.shape != (batch,):
-            raise PolicyError(
-                f"the noisy chunk is {list(noisy.shape)} and its time {list(time.shape)}, "
-                f"expected {list(mask.shape)} and {[batch]}"
-            )
-        if self.state_projection is None and state is not None:
-            raise PolicyError("a state is given to an action expert that reads none; build the model with state 'dit'")
-        if self.state_projection is not None and (state is None or state.shape != (batch, self.state_numbers)):
-            given = "none" if state is None else list(state.shape)
-            raise PolicyError(
-                f"the state is {given}, expected {[batch, self.state_numbers]}; this model reads the state as a token"
-            )
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -29,17 +29,6 @@ from .prompt import IM_END
 MAX_TOKENS = 256
 
 
-def answer(
-    model: QwenVla,
-    tokenizer: PreTrainedTokenizerFast,
-    turns: Sequence[Turn],
-    inputs: InputBuilder | None = None,
-    max_tokens: int = MAX_TOKENS,
-) -> str:
-    """The answer to the last turn, which is the user's; see :func:`answers`."""
-    return answers(model, tokenizer, [turns], inputs, max_tokens)[0]
-
-
 def answers(
     model: QwenVla,
     tokenizer: PreTrainedTokenizerFast,

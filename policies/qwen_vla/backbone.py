@@ -90,8 +90,6 @@ def positions_of(
     image = _image_tokens(input_ids, valid, image_token, video_token)  # [B, S]
     begins = image & ~functional.pad(image, (1, 0))[:, :-1]
     grids = torch.zeros((0, 3), dtype=torch.int64) if image_grid_thw is None else image_grid_thw
-    if input_ids.device.type == "cpu":
-        _check_images(image, begins, grids, merge, kept_tokens)
     grids = functional.pad(grids.to(input_ids.device), (0, 0, 0, 1), value=merge)  # one grid more, for the tokens that are text
     number = (begins.flatten().cumsum(0) - 1).reshape(image.shape)
     grid = grids[torch.where(image, number, len(grids) - 1)]  # [B, S, 3]
@@ -114,16 +112,6 @@ def _image_tokens(input_ids: Tensor, valid: Tensor, image_token: int, video_toke
     if video_token is not None:
         image |= input_ids == video_token
     return image & valid
-
-
-def _check_images(image: Tensor, begins: Tensor, grids: Tensor, merge: int, kept_tokens: int) -> None:
-    expected = [min(each, kept_tokens or each) for each in (grids.prod(dim=1) // merge**2).tolist()]
-    run = begins.flatten().cumsum(0)[image.flatten()]
-    found = torch.bincount(run, minlength=1)[1:].tolist()
-    if found != expected:
-        raise PolicyError(
-            f"the prompts hold images of {found} tokens and the image grids are those of {expected}; expected the same, in order"
-        )
 
 
 def make_backbone(config: ModelConfig) -> Qwen3_5ForConditionalGeneration:

@@ -259,7 +259,6 @@ def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _fill(model: QwenVla, places: Mapping[str, Path]) -> None:
-    """Copy the files' tensors into the model."""
     weights = dict(_own_weights(model))
     for path in sorted(set(places.values())):
         with _opened(path) as tensors:

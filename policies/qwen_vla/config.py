@@ -6,21 +6,20 @@ Nothing here needs torch, so a configuration can be read, checked and printed wi
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ...envs.errors import suggestion
 from ..api import PolicyError
-from ..images import IMAGE_FITS
+from ..images import ImageFit
 
-PROJECTIONS = ("zero_pad", "multi_mlp", "concat")
-STATES = ("none", "prompt", "dit")
-STEMS = ("patch", "conv")
-CONTEXTS = ("prompt", "ends")
+Size = Annotated[int, Field(ge=1)]
 
 TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -145,17 +144,14 @@ class ExpertConfig:
             the prompt's last tokens hold (:mod:`.ends`), which steer every block beside the flow time.
     """
 
-    width: int = 1536
-    blocks: int = 16
-    heads: int = 12
-    mlp_width: int = 10_240
-    time_features: int = 256
-    context: str = "prompt"
+    width: Size = 1536
+    blocks: Size = 16
+    heads: Size = 12
+    mlp_width: Size = 10_240
+    time_features: Size = 256
+    context: Literal["prompt", "ends"] = "prompt"
 
     def __post_init__(self) -> None:
-        for name in ("width", "blocks", "heads", "mlp_width", "time_features"):
-            _check_size(f"expert.{name}", getattr(self, name))
-        _check_choice("expert.context", self.context, CONTEXTS)
         if self.width % self.heads:
             raise PolicyError(f"expert.width is {self.width}, expected a multiple of expert.heads ({self.heads})")
         if self.time_features % 2:
@@ -192,27 +188,19 @@ class ModelConfig:
 
     backbone: dict[str, Any]
     expert: ExpertConfig = field(default_factory=ExpertConfig)
-    horizon: int = 16
-    channels: int = 64
-    projection: str = "zero_pad"
+    horizon: Size = 16
+    channels: Size = 64
+    projection: Literal["zero_pad", "multi_mlp", "concat"] = "zero_pad"
     projection_embodiments: tuple[tuple[str, int], ...] = ()
-    state: str = "none"
+    state: Literal["none", "prompt", "dit"] = "none"
     state_size: int = 0
     image_size: tuple[int, int] = (224, 224)
-    image_fit: str = "pad"
-    stem: str = "patch"
-    kept_tokens: int = 0
+    image_fit: ImageFit = "pad"
+    stem: Literal["patch", "conv"] = "patch"
+    kept_tokens: Annotated[int, Field(ge=0)] = 0
     n_action_steps: int | None = None
 
     def __post_init__(self) -> None:
-        _check_size("horizon", self.horizon)
-        _check_size("channels", self.channels)
-        _check_choice("projection", self.projection, PROJECTIONS)
-        _check_choice("state", self.state, STATES)
-        _check_choice("image_fit", self.image_fit, IMAGE_FITS)
-        _check_choice("stem", self.stem, STEMS)
-        if self.kept_tokens:
-            _check_size("kept_tokens", self.kept_tokens)
         _check_backbone(self.backbone)
         self._check_projection()
         self._check_state()
@@ -318,19 +306,11 @@ class ModelConfig:
         if "expert" in data:
             _check_keys("expert", data["expert"], [each.name for each in dataclasses.fields(ExpertConfig)])
         try:
-            return msgspec.convert(dict(data), cls)
-        except msgspec.ValidationError as error:
-            raise PolicyError(f"the model configuration does not read: {error}") from None
-
-
-def _check_size(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise PolicyError(f"{name} is {value!r}, expected a whole number of 1 or more")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise PolicyError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise PolicyError(f"{place} is {first['input']!r}: {first['msg'].lower()}") from None
 
 
 def _check_keys(what: str, data: Any, known: Collection[str], required: Iterable[str] = ()) -> None:

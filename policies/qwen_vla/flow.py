@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
-
-from ..api import PolicyError
 
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``velocity(noisy[B, H, K], time[B]) -> [B, H, K]``, the direction from the clean chunk to the noise."""
@@ -104,7 +103,6 @@ def start_noise(
         temperature: Standard deviation of the Gaussian; 0 starts at the centre of the distribution.
         device: Where to put it; the numbers are the same on each.
     """
-    _check(temperature >= 0, f"the temperature is {temperature}, expected 0 or more")
     chunks = [np.random.default_rng(seed).standard_normal((horizon, channels), dtype=np.float32) for seed in seeds]
     return temperature * torch.from_numpy(np.stack(chunks)).to(device)
 
@@ -134,7 +132,6 @@ def euler(velocity: Velocity, start: Tensor, steps: int, prefix: Prefix | None =
             beside them (inpainting, as of images by diffusion; Lugmayr et al., RePaint, 2022, without resampling). Real-time chunking
             (Black et al., 2025) guides the flow by them instead.
     """
-    _check_steps(steps)
     chunk = start
     for index in range(steps):
         step = torch.full((len(start),), index, device=start.device)
@@ -175,8 +172,6 @@ class Sde:
     Attributes:
         steps: ``F``, denoising steps of a chunk.
         form: Where noise is, and what is scored.
-        drawn: Whether the one step is sampled for each ``sample``, or shared by the ``batch`` (RLinf's); a shared one is the first
-            sample's, so it depends on which requests came together.
         level: Noise level ``a`` of ``g(t) = a sqrt(t / (1 - t))``. 0.5 is RLinf's (RLinf/RLinf
             rlinf/models/embodiment/openpi/openpi_action_model.py@a3816b5), Flow-GRPO's is 0.7 (yifan123/flow_grpo
             flow_grpo/diffusers_patch/sd3_sde_with_logprob.py@54809b5).
@@ -185,23 +180,11 @@ class Sde:
             ``mean`` (Flow-GRPO's).
     """
 
-    steps: int = 4
+    steps: Annotated[int, Meta(ge=1)] = 4
     form: Literal["score_one", "noise_one", "score_all"] = "score_one"
-    drawn: Literal["sample", "batch"] = "sample"
-    level: float = 0.5
-    temperature: float = 1.0
+    level: Annotated[float, Meta(gt=0)] = 0.5
+    temperature: Annotated[float, Meta(gt=0)] = 1.0
     reduction: Literal["sum", "mean"] = "sum"
-
-    def __post_init__(self) -> None:
-        _check_steps(self.steps)
-        _check(
-            self.level > 0, f"the SDE's noise level is {self.level}, expected a number above 0; without noise use Euler's steps"
-        )
-        _check(self.temperature > 0, f"the SDE's temperature is {self.temperature}, expected above 0; at 0 there is no density")
-        for name in ("form", "drawn", "reduction"):
-            choices = get_args(get_type_hints(Sde)[name])
-            value = getattr(self, name)
-            _check(value in choices, f"the SDE's {name} is {value!r}, expected one of {', '.join(choices)}")
 
 
 def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, sde: Sde) -> tuple[Tensor, Tensor]:
@@ -285,8 +268,6 @@ def draw(seeds: Sequence[int], horizon: int, channels: int, sde: Sde, device: st
         generator = np.random.default_rng(seed)
         starts.append(generator.standard_normal((horizon, channels), dtype=np.float32))
         one = generator.integers(sde.steps, size=1)
-        if sde.drawn == "batch" and scored:
-            one = scored[0]
         scored.append(every if sde.form == "score_all" else one)
         noisy.append(one if sde.form == "noise_one" else every)
         noises.append(generator.standard_normal((len(noisy[-1]), horizon, channels), dtype=np.float32))
@@ -385,12 +366,3 @@ def _reduce(total: Tensor, scored: Tensor, step: Tensor, sde: Sde) -> Tensor:
 def _precise(tensor: Tensor) -> Tensor:
     """The tensor in float32, or in float64 if it is."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _check_steps(steps: int) -> None:
-    _check(steps >= 1, f"{steps} denoising steps were requested, expected 1 or more")
-
-
-def _check(true: bool, sentence: str) -> None:
-    if not true:
-        raise PolicyError(sentence)

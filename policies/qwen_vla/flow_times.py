@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api import PolicyError
-
 
 @dataclass(frozen=True)
 class SigmoidNormal:
@@ -23,10 +21,6 @@ class SigmoidNormal:
 
     mean: float = 0.0
     std: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.std <= 0:
-            raise PolicyError(f"SigmoidNormal's std is {self.std}, expected a number above 0")
 
     def sample(self, count: int, generator: np.random.Generator) -> Tensor:
         """``float32[count]`` times; the first ones are the same whatever the count."""
@@ -53,14 +47,6 @@ class Beta:
     beta: float = 1.0
     scale: float = 0.999
     toward: Literal["clean", "noise"] = "clean"
-
-    def __post_init__(self) -> None:
-        if self.alpha <= 0 or self.beta <= 0:
-            raise PolicyError(f"Beta's alpha and beta are {self.alpha} and {self.beta}, expected numbers above 0")
-        if not 0 < self.scale <= 1:
-            raise PolicyError(f"Beta's scale is {self.scale}, expected a number above 0 and up to 1")
-        if self.toward not in ("clean", "noise"):
-            raise PolicyError(f"Beta's toward is {self.toward!r}, expected 'clean' or 'noise'")
 
     def sample(self, count: int, generator: np.random.Generator) -> Tensor:
         """``float32[count]`` times; the first ones are the same whatever the count."""

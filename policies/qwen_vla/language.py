@@ -13,8 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ..api import PolicyError
-
 
 def language_loss(
     states: Tensor, head_weight: Tensor, labelled: Tensor, targets: Tensor, piece: int = 1024
@@ -37,11 +35,6 @@ def language_loss(
     Returns:
         The sum, ``float32[]``, and ``Y``.
     """
-    if piece < 1 or labelled.shape != targets.shape:
-        raise PolicyError(
-            f"the language loss got pieces of {piece} tokens, {len(labelled)} places and {len(targets)} targets; expected pieces of 1 "
-            "or more and one target a place"
-        )
     chosen = states.flatten(0, 1).index_select(0, labelled)  # [Y, D]
     sums = [
         checkpoint(_summed, some, head_weight, wanted, use_reentrant=False, preserve_rng_state=False)

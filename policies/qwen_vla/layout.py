@@ -29,12 +29,6 @@ class ActionLayout:
     horizon: int
     channels: int
 
-    def __post_init__(self) -> None:
-        if self.horizon < 1 or self.channels < 1:
-            raise PolicyError(
-                f"an action chunk of {self.horizon} steps and {self.channels} channels was requested, expected 1 or more"
-            )
-
     def mask(self, steps: int, size: int) -> np.ndarray:
         """The valid entries, ``bool[H, K]``: the first ``steps`` of the chunk in the first ``size`` channels."""
         if not 1 <= size <= self.channels:
@@ -67,25 +61,10 @@ class ActionLayout:
         chunk[: actions.shape[0], : actions.shape[1]] = actions
         return chunk, mask
 
-    def take(self, chunk: np.ndarray, steps: int, size: int) -> np.ndarray:
-        """The inverse of :meth:`place`: a copy of the valid entries, ``[steps, A]`` in the chunk's type.
-
-        Args:
-            chunk: ``[H, K]``.
-            steps: Steps of the task's own chunk.
-            size: ``A``.
-        """
-        if chunk.shape != (self.horizon, self.channels):
-            raise PolicyError(f"a chunk has the shape {chunk.shape}, expected {(self.horizon, self.channels)}")
-        self.mask(steps, size)
-        return chunk[:steps, :size].copy()
-
     def masks(self, shapes: Sequence[tuple[int, int]]) -> np.ndarray:
         """The masks of a batch, ``bool[B, H, K]``, of each sample's ``(T, A)``."""
         return np.stack([self.mask(steps, size) for steps, size in shapes])
 
     def take_batch(self, chunks: np.ndarray, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """:meth:`take` for a batch ``[B, H, K]``, of each sample's ``(T, A)``."""
-        if len(chunks) != len(shapes):
-            raise PolicyError(f"{len(chunks)} chunks came with {len(shapes)} shapes, expected as many")
-        return [self.take(chunk, steps, size) for chunk, (steps, size) in zip(chunks, shapes, strict=True)]
+        """The inverse of :meth:`place` for a batch ``[B, H, K]``: copies of the valid entries, of each sample's ``(T, A)``."""
+        return [chunk[:steps, :size].copy() for chunk, (steps, size) in zip(chunks, shapes, strict=True)]

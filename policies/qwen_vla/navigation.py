@@ -3,7 +3,7 @@
 The paper does not say which axes, units or frame of reference it means. Ours: x forward, y to the left, in metres; theta
 counter-clockwise seen from above, in rad; each waypoint is given in the frame of the one before it, the first in the agent's own.
 Axes and signs are those of the field's evaluators (InternRobotics/InternNav internnav/model/utils/vln_utils.py@7a5c624), which add
-displacements up in the frame of the chunk's first pose instead; :func:`absolute_poses` from the origin gives positions in that frame.
+displacements up in the frame of the chunk's first pose instead.
 
 As each waypoint is relative to the one before it, the window can slide: after an agent has passed ``k`` of them, the others still hold
 from where it is, and it may replan after any number.
@@ -39,21 +39,6 @@ def relative_waypoints(poses: np.ndarray) -> np.ndarray:
         raise PolicyError("there are no poses, expected the agent's own at least")
     moves = np.diff(poses[:, :2], axis=0)
     return np.column_stack((_turn(moves, -poses[:-1, 2]), wrap_angle(np.diff(poses[:, 2]))))
-
-
-def absolute_poses(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`relative_waypoints`: the poses that the waypoints lead through, ``float64[J + 1, 3]``.
-
-    Args:
-        start: The agent's own pose, ``[3]``; it is the first of the result, its heading in (-pi, pi].
-        waypoints: ``[J, 3]``.
-    """
-    waypoints = _steps(waypoints, "waypoints")
-    (start,) = _steps(np.asarray(start)[None], "the start")
-    headings = start[2] + np.concatenate(([0.0], np.cumsum(waypoints[:, 2])))
-    moves = _turn(waypoints[:, :2], headings[:-1])
-    positions = start[:2] + np.concatenate((np.zeros((1, 2)), np.cumsum(moves, axis=0)))
-    return np.column_stack((positions, wrap_angle(headings)))
 
 
 def window(waypoints: np.ndarray, first: int, horizon: int = WAYPOINTS) -> np.ndarray:

@@ -166,17 +166,13 @@ class RecordedBatch(Tensors):
                 raise PolicyError(f"{len(found)} of {len(recorded)} recorded answers have {name!r}; record all of them alike")
             return found or None
 
-        def required(name: str) -> list[np.ndarray]:
-            found = arrays(name)
-            if found is None:
-                raise PolicyError(f"the recorded answers lack {name!r}; they are no answers of a Qwen-VLA that records")
-            return found
-
         def stacked(name: str) -> Tensor | None:
             found = arrays(name)
             return None if found is None else torch.from_numpy(np.stack(found))
 
-        before, after = required("before"), required("after")
+        before, after, steps, executed = (
+            [each.arrays[name] for each in recorded] for name in ("before", "after", "step", "executed")
+        )
         horizon = max(array.shape[1] for array in before)
         shape = (len(before), before[0].shape[0], horizon, channels)
         chunks = np.zeros((2, *shape), np.float32)
@@ -185,7 +181,6 @@ class RecordedBatch(Tensors):
             _, h, c = first.shape
             chunks[0, index, :, :h, :c], chunks[1, index, :, :h, :c] = first, second
             mask[index, :h, :c] = True
-        executed = np.stack(required("executed"))[:, None, None]
         states, positions = arrays("states"), arrays("positions")
         context = None
         if states is not None and positions is not None:
@@ -193,11 +188,9 @@ class RecordedBatch(Tensors):
         return cls(
             log_probability=torch.tensor([each.log_probability for each in recorded]),
             value=torch.tensor([each.value for each in recorded]),
-            steps=DenoisingSteps(
-                torch.from_numpy(chunks[0]), torch.from_numpy(chunks[1]), torch.from_numpy(np.stack(required("step")))
-            ),
+            steps=DenoisingSteps(torch.from_numpy(chunks[0]), torch.from_numpy(chunks[1]), torch.from_numpy(np.stack(steps))),
             mask=torch.from_numpy(mask),
-            scored=torch.from_numpy(mask & (np.arange(horizon)[:, None] < executed)),
+            scored=torch.from_numpy(mask & (np.arange(horizon)[:, None] < np.stack(executed)[:, None, None])),
             embodiment=stacked("embodiment"),
             state=stacked("state"),
             context=context,
@@ -242,9 +235,6 @@ def evaluate(model: QwenVla, recorded: RecordedBatch, sde: Sde, inputs: Backbone
         raise PolicyError(
             "the answers were recorded without the backbone's states; record with states=True, or give the inputs"
         )
-    for name, needed in (("embodiment", model.config.projection != "zero_pad"), ("state", model.config.state == "dit")):
-        if needed and getattr(recorded, name) is None:
-            raise PolicyError(f"the recorded answers lack {name!r}, which this model needs; record them with the same model")
 
     def velocity(noisy: Tensor, time: Tensor) -> Tensor:
         return model.velocity(noisy, time, context, recorded.mask, recorded.embodiment, recorded.state)

@@ -96,15 +96,13 @@ _PHRASES = (
 
 @dataclass(frozen=True)
 class TokenIds(SpecialTokens):
-    """The ids that a sequence with images is built of: those that the backbone must know too, and two kinds more.
+    """The ids that a sequence with images is built of: those that the backbone must know too, and one more.
 
     Attributes:
         pad: Fills up the shorter sequences of a batch.
-        views: View token to its id.
     """
 
     pad: int
-    views: dict[str, int]
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
@@ -141,7 +139,7 @@ def rows_needed(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
-    """The ids of Qwen's vision tokens and of the view tokens."""
+    """The ids of Qwen's vision tokens; the tokenizer must have the view tokens too."""
     vocabulary = tokenizer.get_vocab()
     _check_qwen(vocabulary, tokenizer.name_or_path)
     missing = [token for token in view_tokens() if token not in vocabulary]
@@ -153,7 +151,6 @@ def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
         vision_start=vocabulary[VISION_START],
         vision_end=vocabulary[VISION_END],
         pad=vocabulary[PAD],
-        views={token: vocabulary[token] for token in view_tokens()},
     )
 
 
@@ -191,7 +188,6 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The interface of transformers around a tokenizer."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=IM_END, padding_side="right", clean_up_tokenization_spaces=False
     )

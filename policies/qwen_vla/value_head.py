@@ -23,7 +23,6 @@ class ValueHead(nn.Module):
         self.readout = Float32Linear(width + state_numbers, 1)
 
     def reset(self) -> None:
-        """Set the weights to zero."""
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
 

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from ..api import PolicyError
 from .stem import ConvStem
 
 #: Base of the tower's rotary embedding (transformers modeling_rope_utils.py, ``default_theta``, v5.23.0).
@@ -50,20 +49,7 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
     Returns:
         ``float32[I * gh * gw, 3 * frames * patch * patch]``.
     """
-    unit = patch * merge
     stacked = images.unsqueeze(1) if images.ndim == 4 else images
-    if (
-        images.dtype != torch.uint8
-        or stacked.ndim != 5
-        or stacked.shape[1] not in (1, frames)
-        or stacked.shape[4] != 3
-        or stacked.shape[2] % unit
-        or stacked.shape[3] % unit
-    ):
-        raise PolicyError(
-            f"images are {str(images.dtype).removeprefix('torch.')}{list(images.shape)}, expected uint8[I, h, w, 3] or "
-            f"uint8[I, {frames}, h, w, 3] with sides in multiples of {unit}; resize them first"
-        )
     count, given, height, width, colours = stacked.shape
     rows, columns = height // patch, width // patch
     blocks = stacked.reshape(count, given, rows // merge, merge, patch, columns // merge, merge, patch, colours)
@@ -125,11 +111,6 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
     """
     sizes = [(rows, columns) for _, rows, columns in grids.tolist()]
     lengths = [rows * columns for rows, columns in sizes]
-    if sum(lengths) != len(pixel_values) or any(frames != 1 for frames in grids[:, 0].tolist()):
-        raise PolicyError(
-            f"image grids {grids.tolist()} (frames, rows, columns) do not fit {len(pixel_values)} patches; expected one frame an "
-            "image and as many patches as rows x columns"
-        )
     # Images of one size beside each other.
     order = sorted(range(len(sizes)), key=lambda index: (lengths[index], sizes[index]))
     groups = [(rows, columns, len(list(run))) for (rows, columns), run in groupby(sizes[index] for index in order)]

@@ -16,9 +16,10 @@ from toy.env import TOY_POINT
 
 from vlarig.envs.api import Needs, Observation
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request
-from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, n_action_steps_for
-from vlarig.policies.load import side_by_side
-from vlarig.policies.member_queue import MemberQueue
+from vlarig.policies.batching import Batcher, Batching
+from vlarig.policies.load import Load, SizeLoad, side_by_side
+from vlarig.policies.member_queue import Answer, MemberQueue
+from vlarig.policies.replies import n_action_steps_for
 
 
 class Echo(Policy):

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.images import IMAGE_FITS, fit_image
+from vlarig.policies.images import ImageFit, fit_image
+
+FITS = get_args(ImageFit)
 
 
 def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize("fit", IMAGE_FITS)
-def test_an_image_of_the_right_size_is_left_alone(fit: str) -> None:
+@pytest.mark.parametrize("fit", FITS)
+def test_an_image_of_the_right_size_is_left_alone(fit: ImageFit) -> None:
     image = noise(64, 96)
     assert fit_image(image, 64, 96, fit) is image
 
 
-@pytest.mark.parametrize("fit", IMAGE_FITS)
-def test_a_change_of_scale_alone_is_pillows_bilinear(fit: str) -> None:
+@pytest.mark.parametrize("fit", FITS)
+def test_a_change_of_scale_alone_is_pillows_bilinear(fit: ImageFit) -> None:
     image = noise(128, 192)
     expected = np.array(Image.fromarray(image).resize((96, 64), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(fit_image(image, 64, 96, fit), expected)
@@ -53,9 +57,9 @@ def test_stretching_keeps_every_edge() -> None:
     assert not fitted[:, :29].any()
 
 
-@pytest.mark.parametrize("fit", IMAGE_FITS)
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(("height", "width"), [(1, 500), (500, 1), (3, 2)])
-def test_odd_shapes_have_the_declared_size_too(fit: str, height: int, width: int) -> None:
+def test_odd_shapes_have_the_declared_size_too(fit: ImageFit, height: int, width: int) -> None:
     assert fit_image(noise(height, width), 32, 64, fit).shape == (32, 64, 3)
 
 
@@ -71,8 +75,3 @@ def test_odd_shapes_have_the_declared_size_too(fit: str, height: int, width: int
 def test_what_is_no_image_is_refused(image: object, message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         fit_image(image, 8, 8, "pad")  # type: ignore[arg-type]
-
-
-def test_an_unknown_fit_is_refused() -> None:
-    with pytest.raises(PolicyError, match="unknown image fit 'zoom'; expected one of pad, stretch, crop"):
-        fit_image(noise(4, 4), 8, 8, "zoom")

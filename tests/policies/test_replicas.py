@@ -33,7 +33,8 @@ from vlarig.envs import backoff
 from vlarig.envs.api import Observation
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
-from vlarig.harness.replicas import PATIENCE, Patience, Replica, replicated_policy
+from vlarig.harness import replicas as replicas_module
+from vlarig.harness.replicas import Replica, replicated_policy
 from vlarig.policies import batching as batching_module
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
@@ -113,8 +114,8 @@ def expected(policy: Policy, episodes: int) -> dict[str, bytes]:
 
 
 @contextmanager
-def replicated(name: str, count: int = 2, patience: Patience = PATIENCE, **options: Any) -> Iterator[PolicyPool[Replica]]:
-    policy = replicated_policy(name, {key: str(value) for key, value in options.items()}, count, patience)
+def replicated(name: str, count: int = 2, **options: Any) -> Iterator[PolicyPool[Replica]]:
+    policy = replicated_policy(name, {key: str(value) for key, value in options.items()}, count)
     try:
         yield policy
     finally:
@@ -253,8 +254,11 @@ def test_a_replica_that_restarts_over_edited_code_is_another_policy(tmp_path: Pa
             policy.revive(replica)
 
 
-def test_a_replica_that_gives_no_answer_is_killed(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with replicated(TRAPPED, 1, Patience(answer=1.0), trap=trap) as policy:
+def test_a_replica_that_gives_no_answer_is_killed(
+    trap: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas_module, "ANSWER_SECONDS", 1.0)
+    with replicated(TRAPPED, 1, trap=trap) as policy:
         players = Players(policy, Batching(8), list(range(3)), envs=3)
         trap.write_text("hang")
         assert players.play() == expected(Notebook(), 3)
@@ -283,12 +287,15 @@ def test_a_replica_that_is_stopped_and_goes_on_has_lost_nothing(trap: Path) -> N
 
 
 @pytest.mark.slow
-def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy_is_closed_at_the_end(tmp_path: Path) -> None:
+def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy_is_closed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def stand_still() -> None:
         time.sleep(2.5)  # noqa: ASYNC251  (as if a signal had stopped us)
 
+    monkeypatch.setattr(replicas_module, "ANSWER_SECONDS", 1.25)
     note = tmp_path / "note"
-    with replicated("toy.unsteady:Slow", 1, Patience(answer=1.25), note=note) as policy, ThreadPoolExecutor(1) as threads:
+    with replicated("toy.unsteady:Slow", 1, note=note) as policy, ThreadPoolExecutor(1) as threads:
         answer = threads.submit(policy.members[0].act, [request(0, episode_key(0), 0)])
         time.sleep(0.3)
         policy.members[0]._loop.run(stand_still())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.answering import answer, answer_ids, answers
+from vlarig.policies.qwen_vla.answering import answer_ids, answers
 from vlarig.policies.qwen_vla.backbone import hidden_states
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
@@ -100,7 +100,7 @@ def test_an_answer_ends_at_its_control_token(model):
         with torch.no_grad():
             [(_, inputs)] = BUILDER.unanswered([Conversation((*asked, Turn("assistant", (".",))))])
             head[END] = 100 * hidden_states(model.backbone, inputs)[0, -1]
-        assert answer(model, TOKENIZER, asked, BUILDER) == ""
+        assert answers(model, TOKENIZER, [asked], BUILDER) == [""]
     finally:
         with torch.no_grad():
             head[END] = before
@@ -123,4 +123,4 @@ def test_conversations_answered_together_get_their_own_answers():
 
 def test_an_answer_to_an_answer_is_refused(model):
     with pytest.raises(PolicyError, match="a turn of assistant was requested; expected 1 or more, to the user's"):
-        answer(model, TOKENIZER, (*QUESTIONS["words"], Turn("assistant", ("Yes",))), BUILDER)
+        answers(model, TOKENIZER, [(*QUESTIONS["words"], Turn("assistant", ("Yes",)))], BUILDER)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.flow import (
     DenoisingSteps,
     Draws,
@@ -448,11 +447,8 @@ def test_an_update_costs_as_many_passes_as_the_table_says(form):
 # --- chance ---
 
 
-def test_a_step_is_sampled_for_each_sample_or_for_the_batch():
-    own, shared = draw(range(40), H, K, Sde()), draw(range(40), H, K, Sde(drawn="batch"))
-    assert set(own.scored.flatten().tolist()) == {0, 1, 2, 3}
-    assert shared.scored.flatten().tolist() == [own.scored[0].item()] * 40
-    assert torch.equal(own.noise, shared.noise)
+def test_a_step_is_sampled_for_each_sample():
+    assert set(draw(range(40), H, K, Sde()).scored.flatten().tolist()) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -483,22 +479,3 @@ def test_the_noise_is_standard_normal_and_the_step_uniform():
 def test_the_temperature_scales_the_start():
     torch.testing.assert_close(start_noise(SEEDS, H, K, 0.6), 0.6 * start_noise(SEEDS, H, K))
     assert not start_noise(SEEDS, H, K, temperature=0).any()
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Sde(level=0), "noise level is 0"),
-        (lambda: Sde(temperature=0), "temperature is 0"),
-        (lambda: Sde(form="two"), "form is 'two', expected one of score_one, noise_one, score_all"),  # type: ignore[arg-type]
-        (lambda: Sde(drawn="all"), "drawn is 'all', expected one of sample, batch"),  # type: ignore[arg-type]
-        (lambda: Sde(steps=0), "0 denoising steps"),
-        (lambda: Beta(toward="left"), "expected 'clean' or 'noise'"),  # type: ignore[arg-type]
-        (lambda: SigmoidNormal(std=0), "std is 0"),
-        (lambda: euler(Field(), torch.zeros(1, H, K), 0), "0 denoising steps"),
-        (lambda: start_noise((1,), H, K, temperature=-1), "temperature is -1"),
-    ],
-)
-def test_what_cannot_be_done_is_refused_in_a_sentence(make, words):
-    with pytest.raises(PolicyError, match=words):
-        make()

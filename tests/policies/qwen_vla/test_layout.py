@@ -38,7 +38,7 @@ def test_a_batch_of_different_embodiments_comes_back_as_it_went_in():
 
 def test_what_is_taken_is_a_copy():
     placed, _ = LAYOUT.place(chunk(8, 3))
-    LAYOUT.take(placed, 8, 3)[:] = 9
+    LAYOUT.take_batch(placed[None], [(8, 3)])[0][:] = 9
     assert not (placed == 9).any()
 
 
@@ -51,10 +51,6 @@ def test_what_is_taken_is_a_copy():
         (lambda: LAYOUT.place(np.zeros((0, 7))), "chunk of 0 steps"),
         (lambda: LAYOUT.place(np.zeros(7)), r"shape \(7,\), expected \(steps, channels\)"),
         (lambda: LAYOUT.place(np.full((2, 7), np.nan)), "not finite"),
-        (lambda: LAYOUT.take(np.zeros((8, 64)), 8, 7), r"shape \(8, 64\), expected \(16, 64\)"),
-        (lambda: LAYOUT.take(np.zeros((16, 64)), 17, 7), "chunk of 17 steps"),
-        (lambda: LAYOUT.take_batch(np.zeros((2, 16, 64)), [(8, 7)]), "2 chunks came with 1 shapes"),
-        (lambda: ActionLayout(0, 64), "0 steps and 64 channels"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(make, words):

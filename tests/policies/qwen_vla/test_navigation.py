@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from waypoints import absolute_poses
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.navigation import WAYPOINTS, absolute_poses, relative_waypoints, window, wrap_angle
+from vlarig.policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window, wrap_angle
 
 
 def walk(count=200, seed=0):
@@ -80,8 +81,7 @@ def test_standing_still_needs_no_waypoint():
     [
         (lambda: relative_waypoints(np.zeros((4, 2))), r"poses have the shape \(4, 2\), expected rows of \(x, y, theta\)"),
         (lambda: relative_waypoints(np.zeros((0, 3))), "there are no poses"),
-        (lambda: absolute_poses(np.zeros(2), np.zeros((4, 3))), "the start"),
-        (lambda: absolute_poses(np.zeros(3), np.zeros(3)), "waypoints have the shape"),
+        (lambda: window(np.zeros(3), 0), "waypoints have the shape"),
         (lambda: window(np.zeros((4, 3)), 5), "waypoint 5 of 4, expected 0 to 4"),
     ],
 )

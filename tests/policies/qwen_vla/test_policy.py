@@ -539,7 +539,8 @@ def test_weights_of_another_model_are_refused() -> None:
         ({"sde": {"lvl": 1}}, r"nothing called sde\.lvl can be recorded; did you mean level\?"),
         ({"state": True}, r"nothing called state can be recorded; did you mean states or sde\?"),
         ({"states": 3}, r"what is to be recorded cannot be: .*`bool`.*"),
-        ({"sde": {"level": -1.0}}, r"noise level is -1\.0, expected a number above 0"),
+        ({"sde": {"level": -1.0}}, r"what is to be recorded cannot be: .*`float` > 0\.0 - at `\$\.sde\.level`"),
+        ({"sde": {"form": "two"}}, r"what is to be recorded cannot be: .*'two' - at `\$\.sde\.form`"),
     ],
 )
 def test_a_recording_that_cannot_be_is_refused(options: dict[str, Any], sentence: str) -> None:

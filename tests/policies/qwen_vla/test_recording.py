@@ -168,5 +168,3 @@ def test_a_batch_moves_as_a_whole(policy: QwenVlaPolicy) -> None:
 def test_nothing_cannot_be_stacked() -> None:
     with pytest.raises(PolicyError, match="no recorded answers to put together"):
         RecordedBatch.stack([], 64)
-    with pytest.raises(PolicyError, match=r"the recorded answers lack 'before'; they are no answers of a Qwen-VLA"):
-        RecordedBatch.stack([Recorded(0.0, 0.0, {})], 64)
