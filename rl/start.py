@@ -61,7 +61,6 @@ def check_stage(model: LearnedModel) -> None:
 
 
 def check_processes(config: PpoConfig, world: int) -> None:
-    """Make sure that a run can be shared by so many processes."""
     if config.rollout.envs % world:
         raise TrainingError(f"{config.rollout.envs} envs cannot be dealt equally to {world} processes; choose a multiple")
     if config.ppo.value_fit and (world > 1 or not {"vision", "language"} <= set(config.model.frozen)):

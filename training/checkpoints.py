@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
@@ -33,6 +34,13 @@ from .parallel import Processes, whole
 
 #: Beside torch's files.
 PROGRESS_FILE = "training.json"
+
+
+class _Progress(msgspec.Struct):
+    step: int
+    planned: int
+    model: dict[str, Any]
+    whole: bool
 
 
 class Checkpoints:
@@ -122,13 +130,12 @@ def resume(learner: Learner, folder: Path) -> int:
         The steps that were made before it.
     """
     progress = _progress(folder)
-    found = differences(progress["model"], json.loads(json.dumps(learner.model.config.to_data())))
+    found = differences(progress.model, json.loads(json.dumps(learner.model.config.to_data())))
     if found:
         raise TrainingError(
             f"{folder} is a checkpoint of another model: it differs in {found[0]}; name another run, or train that model"
         )
-    whole = progress.get("whole", True)
-    state = _state(learner, whole)
+    state = _state(learner, progress.whole)
     try:
         with _quiet():
             load(state, checkpoint_id=folder, no_dist=learner.processes.mesh is None)
@@ -136,13 +143,13 @@ def resume(learner: Learner, folder: Path) -> int:
         reasons = [each for each, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
         first = " ".join(f"{type(reasons[0]).__name__}: {reasons[0]}".split())
         raise TrainingError(f"{folder} cannot be loaded ({first}); remove it to go on from the checkpoint before") from error
-    set_model_state_dict(learner.model, state["model"], options=StateDictOptions(strict=whole))
+    set_model_state_dict(learner.model, state["model"], options=StateDictOptions(strict=progress.whole))
     set_optimizer_state_dict(learner.model, learner.optimizer, state["optimizer"])
     if learner.average is not None:
         for name, tensor in learner.average.state.items():
             tensor.copy_(state["average"][name])
-    learner.steps = int(progress.get("planned", learner.steps))
-    return int(progress["step"])
+    learner.steps = progress.planned
+    return progress.step
 
 
 def full_weights(learner: Learner) -> dict[str, torch.Tensor] | None:
@@ -177,8 +184,8 @@ def _state(learner: Learner, whole: bool) -> dict[str, Any]:
     return state
 
 
-def _progress(folder: Path) -> dict[str, Any]:
+def _progress(folder: Path) -> _Progress:
     try:
-        return json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+        return msgspec.json.decode((folder / PROGRESS_FILE).read_bytes(), type=_Progress)
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder} is no checkpoint of a training ({error}); name RUN/checkpoints/step-N") from None

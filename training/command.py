@@ -77,7 +77,6 @@ def check_surroundings(config: TrainConfig | PpoConfig) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
     try:
         options = parse(TrainOptions, arguments, "vlarig train", DESCRIPTION)
     except SystemExit as end:

@@ -16,7 +16,7 @@ from ...benchmarks.captions import DIMENSIONS, Description, Segment
 from ...harness.lerobot_writer import IMAGES
 from ...policies.qwen_vla.conversation import Conversation, Still, Turn, Video
 from ..samples import LanguageSample
-from .dataset import NothingActs
+from .dataset import NothingActs, check_index
 from .errors import DataError
 from .families import Family
 from .lerobot import open_lerobot
@@ -91,24 +91,14 @@ class CaptionDataset(NothingActs):
         return len(self._places)
 
     def __getitem__(self, index: int) -> LanguageSample:
-        """The question of that index with its answer.
-
-        Raises:
-            IndexError: There is none.
-        """
         question = self.question(index)
         content = (self._shown(self._places[index]), question.text)
         turns = Turn("user", content), Turn("assistant", (question.answer,))
         return LanguageSample(self.sample_name(index), Conversation(turns))
 
     def question(self, index: int) -> Question:
-        """The question of that index, without what it is about.
-
-        Raises:
-            IndexError: There is none.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"question {index} of {self.name}, which has {len(self)}")
+        """The question of that index, without what it is about."""
+        check_index(index, len(self), self.name)
         kind, episode, number = self._places[index]
         rng = np.random.default_rng([self._seed, index])
         text = WORDS[kind][int(rng.integers(len(WORDS[kind])))]

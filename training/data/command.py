@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -14,6 +14,7 @@ from ...harness.command_line import parse
 from ...harness.commands.record import RecordConfig, record
 from ...harness.screen import Screen
 from ..config import TrainingError
+from .render_options import RenderOptions
 from .synthetic.options import Count, SynthesizeOptions
 
 DESCRIPTION = """Record and make data for a training, look into the mixture that it is to learn from, clean it and check it.
@@ -78,34 +79,6 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True)
-class QuestionsOptions:
-    """Render scenes of a suite and write questions about them, with the simulator's own answers. The same command goes on."""
-
-    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
-    """The suite."""
-    scenes: Count
-    """How many scenes; of a recording, most episodes."""
-    to: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
-    """Folder of the data."""
-    recording: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A folder of `vlarig data record`: its demonstrations are played again and looked at, instead of new scenes."""
-    moments: Count = 1
-    """Images of each of its episodes."""
-    held_out: bool = False
-    """Scenes that no training has, for scoring."""
-    seed: Count = 0
-    """Another seed gives other scenes."""
-    questions: Count = 4
-    """Most questions on an image."""
-    instructions: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Most tasks in words on a scene, each put to a model as when it acts: every token of the images learns what it shows."""
-    size: int | None = None
-    """Sides of the images in pixels; the protocol's by default."""
-    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Simulator processes; one a core by default."""
-
-
-@dataclass(frozen=True)
 class ScoreOptions:
     """Put held-out questions to a model and score its answers. The same command goes on."""
 
@@ -124,32 +97,21 @@ class ScoreOptions:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
-    kinds = {
-        "record": RecordConfig,
-        "inspect": InspectOptions,
-        "clean": CleanOptions,
-        "check": CheckOptions,
-        "prepare": PrepareOptions,
-        "synthesize": SynthesizeOptions,
-        "render-questions": QuestionsOptions,
-        "score": ScoreOptions,
+    kinds: dict[str, tuple[type, Callable[[Any], int]]] = {
+        "record": (RecordConfig, record),
+        "inspect": (InspectOptions, _inspect),
+        "clean": (CleanOptions, _clean),
+        "check": (CheckOptions, _check),
+        "prepare": (PrepareOptions, _prepare),
+        "synthesize": (SynthesizeOptions, _synthesize),
+        "render-questions": (RenderOptions, _render),
+        "score": (ScoreOptions, _score),
     }
-    options = parse(kinds, arguments, "vlarig data", DESCRIPTION)
+    options = parse({name: kind for name, (kind, _) in kinds.items()}, arguments, "vlarig data", DESCRIPTION)
     if isinstance(options, RecordConfig):
         return record(options)
     try:
-        if isinstance(options, InspectOptions):
-            return _inspect(options)
-        if isinstance(options, CleanOptions):
-            return _clean(options)
-        if isinstance(options, PrepareOptions):
-            return _prepare(options)
-        if isinstance(options, SynthesizeOptions):
-            return _synthesize(options)
-        if isinstance(options, ScoreOptions):
-            return _score(options)
-        return _render(options) if isinstance(options, QuestionsOptions) else _check(options)
+        return dict(kinds.values())[type(options)](options)
     except ImportError as error:
         raise TrainingError(not_importable("this command needs", error, "policy,train,results")) from None
 
@@ -211,14 +173,11 @@ def _synthesize(options: SynthesizeOptions) -> int:
     return 0
 
 
-def _render(options: QuestionsOptions) -> int:
-    from .render_questions import SPLITS, RenderOptions, render_questions
+def _render(options: RenderOptions) -> int:
+    from .render_questions import render_questions
 
-    screen, split = Screen(soft_wrap=True), SPLITS[1 if options.held_out else 0]
-    given = {name: value for name, value in asdict(options).items() if name != "held_out"}
-    done = render_questions(
-        RenderOptions(**given, split=split), lambda there, wanted: screen.print(f"{there} of {wanted} scenes")
-    )
+    screen = Screen(soft_wrap=True)
+    done = render_questions(options, lambda there, wanted: screen.print(f"{there} of {wanted} scenes"))
     screen.print(f"questions: {done.questions}")
     return 0
 

@@ -63,6 +63,16 @@ class Dataset(Protocol):
         ...
 
 
+def check_index(index: int, count: int, name: str) -> None:
+    """Make sure that a dataset of so many samples has one of that index.
+
+    Raises:
+        IndexError: There is none.
+    """
+    if not 0 <= index < count:
+        raise IndexError(f"{name} has {count} samples, expected an index from 0, got {index}")
+
+
 class NothingActs:
     """What the datasets of vision-language data have in common; all of one is one task, and ``__len__`` is theirs."""
 
@@ -74,7 +84,6 @@ class NothingActs:
 
     @property
     def tasks(self) -> Mapping[str, Sequence[int]]:
-        """All of it is one task."""
         return {self.name: range(len(self))}  # type: ignore[arg-type]
 
 

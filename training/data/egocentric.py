@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -48,6 +48,8 @@ from ...policies.qwen_vla.embodiments import REAL_HUMAN
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
 from .cleaning import CleaningReport
+from .dataset import check_index
+from .decoding import typed
 from .errors import DataError
 from .families import Family
 
@@ -240,7 +242,9 @@ class PreparedHands:
             eigengrasps = Eigengrasps.from_data(json.loads((folder / "eigengrasps.json").read_text()))
             stored = json.loads((folder / "statistics.json").read_text())
             statistics = statistics_from_data(stored["statistics"])[REAL_HUMAN.statistics_key]
-            return cls(int(stored["horizon"]), eigengrasps, statistics, tuple(_episode(json.loads(line)) for line in lines))
+            return cls(
+                int(stored["horizon"]), eigengrasps, statistics, tuple(typed(json.loads(line), HandEpisode) for line in lines)
+            )
         except FileNotFoundError as error:
             raise DataError(f"{error.filename} is missing; run: vlarig data prepare MIXTURE") from None
         except (ValueError, KeyError, TypeError, PolicyError) as error:
@@ -334,13 +338,7 @@ class HandDataset:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:
-        """The sample of that index.
-
-        Raises:
-            IndexError: There is none.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} samples, expected an index from 0, got {index}")
+        check_index(index, len(self), self.name)
         row = int(np.searchsorted(self._ends, index, side="right"))
         number, first, stop = self._spans[row].tolist()
         frame = stop - (int(self._ends[row]) - index)
@@ -357,8 +355,3 @@ class HandDataset:
             image = pil_bilinear(np.ascontiguousarray(image), self.picture_height, width)
         observation = Observation(images={"ego": image[None]}, state=state, instruction=words)
         return ActionSample(f"{self.name}/{episode.name}/{frame}", observation, REAL_HUMAN, actions, self.horizon)
-
-
-def _episode(data: Mapping[str, Any]) -> HandEpisode:
-    spans = tuple((int(first), int(stop), str(words)) for first, stop, words in data["spans"])
-    return HandEpisode(str(data["name"]), str(data["task"]), float(data["rate"]), int(data["frames"]), spans)

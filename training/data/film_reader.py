@@ -45,13 +45,14 @@ class FilmReader:
             fps: Frames a second.
             sample: Names the sample in errors.
         """
+        import av
         from av.error import FFmpegError
 
         films = self._films()
         try:
             film = films.get(path)
             if film is None:
-                film = films[path] = _Film(path, fps)
+                film = films[path] = Film(av.open(path), fps)
                 if len(films) > MOST_OPEN:
                     films.popitem(last=False)[1].close()
             films.move_to_end(path)
@@ -69,26 +70,36 @@ class FilmReader:
                 "download it again, or leave the episode out"
             ) from None
 
-    def _films(self) -> OrderedDict[str, _Film]:
+    def _films(self) -> OrderedDict[str, Film]:
         if getattr(self._local, "process", None) != os.getpid():  # a forked process would share the files' positions
             self._local.process = os.getpid()
             self._local.films = OrderedDict()
         return self._local.films
 
 
-class _Film:
-    """One open film."""
+class Film:
+    """One open film, whose frames are read by their times.
 
-    def __init__(self, path: str, fps: float) -> None:
-        import av
+    Args:
+        container: The film.
+        fps: Frames a second.
+        near: As :data:`NEAR`.
+
+    Attributes:
+        reached: Seconds of the frame that was decoded last; -1 before the first.
+    """
+
+    def __init__(self, container: InputContainer, fps: float, near: float = NEAR) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._container: InputContainer = av.open(path)
-        self._stream: VideoStream = self._container.streams.video[0]
+        self.reached = -1.0
+        self._container = container
+        self._stream: VideoStream = container.streams.video[0]
         self._stream.codec_context.thread_count = 1  # processes decode side by side
         assert self._stream.time_base is not None
         self._base = float(self._stream.time_base)
         self._duration = 1 / fps
+        self._near = near
         self._frames: Iterator[VideoFrame] = iter(())
         self._last: VideoFrame | None = None
         # Kept, and with one thread: a converter for each frame takes half as long as its decoding, and its threads wait for each other.
@@ -102,14 +113,14 @@ class _Film:
         """
         half = self._duration / 2
         ahead = None if self._last is None else (second - self._time(self._last)) / self._duration
-        if ahead is None or ahead <= -0.5 or ahead > NEAR:
+        if ahead is None or ahead <= -0.5 or ahead > self._near:
             self._last = None
             self._container.seek(max(0, round(second / self._base)), stream=self._stream)
             self._frames = self._container.decode(self._stream)
         if self._last is not None and abs(second - self._time(self._last)) < half:
             return self._image(self._last)
         for frame in self._frames:
-            time = self._time(frame)
+            self.reached = time = self._time(frame)
             if time < second - half:
                 continue
             self._last = frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,34 @@ import numpy as np
 
 from ...envs.errors import not_importable
 from .errors import DataError, MissingFrames
+from .film_reader import Film
 
 #: Endings of the images in a folder.
 IMAGES = (".jpg", ".jpeg", ".png")
 
 #: A frame that is further ahead than this is reached by a new seek instead of decoding all before it.
 _SEEK_SECONDS = 4.0
+
+
+def read_image(source: Path | BytesIO, what: str) -> np.ndarray:
+    """``uint8[h, w, 3]``; transparency is dropped.
+
+    Args:
+        source: The image's file, or its bytes.
+        what: Names it in errors.
+
+    Raises:
+        DataError: It is missing or no whole image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(source) as image:
+            return np.array(image.convert("RGB"))
+    except FileNotFoundError:
+        raise DataError(f"{what} is missing") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what} does not read ({error}); get it again, or leave it out") from None
 
 
 def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
@@ -37,7 +60,6 @@ def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
 
 
 def frame_rate(path: Path) -> float:
-    """Frames a second of a video."""
     with _opened(path) as container:
         rate = container.streams.video[0].average_rate
     if not rate:
@@ -91,45 +113,27 @@ def _from_video(path: Path, wanted: list[int]) -> dict[int, np.ndarray]:
         stream = container.streams.video[0]
         if not stream.average_rate or not stream.time_base:
             raise DataError(f"the video {path} says no rate; write it again with a constant one")
-        stream.codec_context.thread_count = 1  # the loader has a process a core
-        rate, base, start = stream.average_rate, stream.time_base, stream.start_time or 0
+        rate, start = float(stream.average_rate), float((stream.start_time or 0) * stream.time_base)
+        film = Film(container, rate, _SEEK_SECONDS * rate)
         found: dict[int, np.ndarray] = {}
-        pending, last = list(wanted), -1
-        try:
-            while pending:
-                container.seek(start + int(pending[0] / rate / base), stream=stream)
-                before = len(pending)
-                for frame in container.decode(stream):
-                    last = round((frame.pts - start) * base * rate) if frame.pts is not None else last + 1
-                    if last >= pending[0]:
-                        if last > pending[0]:
-                            break
-                        found[pending.pop(0)] = frame.to_ndarray(format="rgb24")
-                        if not pending or pending[0] - last > _SEEK_SECONDS * rate:
-                            break
-                if len(pending) == before:
-                    raise DataError(
-                        f"the video {path} has no frame {pending[0]}, the last that decodes is {last}; is it whole?"
-                    )
-        except FFmpegError as error:
-            raise DataError(f"the video {path} does not decode at frame {pending[0]} ({error}); is it whole?") from None
+        for index in wanted:
+            try:
+                found[index] = film.frame(start + index / rate)
+            except EOFError as error:
+                last = round((film.reached - start) * rate)
+                raise DataError(
+                    f"the video {path} has no frame {index}, the last that decodes is {last} ({error}); is it whole?"
+                ) from None
+            except FFmpegError as error:
+                raise DataError(f"the video {path} does not decode at frame {index} ({error}); is it whole?") from None
     return found
 
 
 def _from_folder(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
-    from PIL import Image, UnidentifiedImageError
-
     files = _images(path)
     if max(wanted) >= len(files):
         raise DataError(f"the folder {path} has {len(files)} images, frame {max(wanted)} is wanted; is it whole?")
-    found = {}
-    for index in sorted(wanted):
-        try:
-            with Image.open(files[index]) as image:
-                found[index] = np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"the image {files[index]} does not read ({error}); is it whole?") from None
-    return found
+    return {index: read_image(files[index], f"the image {files[index]}") for index in wanted}
 
 
 def _images(folder: Path) -> list[Path]:

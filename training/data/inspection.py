@@ -229,10 +229,10 @@ def _stills(item: Still | Video) -> list[np.ndarray]:
     return list(item.frames[np.linspace(0, len(item.frames) - 1, count).round().astype(int)])
 
 
-def image_text(image: np.ndarray, height: int = _HEIGHT) -> str:
-    """A JPEG, at most that high in pixels, as a page's own text (base64)."""
+def image_text(image: np.ndarray) -> str:
+    """A JPEG as a page's own text (base64)."""
     small = Image.fromarray(np.ascontiguousarray(image))
-    small.thumbnail((4 * height, height))
+    small.thumbnail((4 * _HEIGHT, _HEIGHT))
     data = io.BytesIO()
     small.save(data, "JPEG", quality=85)
     return base64.b64encode(data.getvalue()).decode()

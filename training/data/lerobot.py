@@ -10,9 +10,9 @@ Shapes: ``J`` steps of an episode's trajectory, ``P`` numbers of the state, ``A`
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from ...harness.lerobot_writer import KEYPOINTS
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
 from .cleaning import CleaningReport, EpisodeArrays
+from .dataset import check_index
 from .errors import DataError
 from .families import Family
 from .film_reader import FilmReader
+from .frames import read_image
 from .lerobot_files import Meta, read_descriptions, read_meta
 from .lerobot_numbers import EpisodeNumbers, KeptNumbers
 from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
@@ -161,7 +163,6 @@ class LeRobotDataset:
 
     @property
     def fps(self) -> float:
-        """Frames a second."""
         return self.meta.fps
 
     @property
@@ -206,13 +207,7 @@ class LeRobotDataset:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:
-        """The sample of that frame.
-
-        Raises:
-            IndexError: There is none.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
+        check_index(index, len(self), self.name)
         place = int(np.searchsorted(self._ends, index, side="right"))
         frame = int(index - self._ends[place] + self._samples[place]) * self._every
         numbers = self._numbers(place)
@@ -300,7 +295,7 @@ class LeRobotDataset:
         if key in numbers.films:
             path, begin = numbers.films[key]
             return self._films.read(path, begin + float(numbers.seconds[frame]), self.meta.fps, sample)
-        return _decoded(numbers.images[key][frame], key, self.meta.data_file(place), sample)
+        return read_image(BytesIO(numbers.images[key][frame]), f"{key} of {sample} in {self.meta.data_file(place)}")
 
     def _check_size(self, image: np.ndarray, key: str, sample: str) -> None:
         wanted = self.layout.sizes[key]
@@ -359,13 +354,3 @@ def _differences(states: np.ndarray, frames: np.ndarray, embodiment: Embodiment,
             f"{where}, has {len(frames)} frames that do not follow each other, so no actions can be made; leave it out"
         )
     return pseudo_actions(states, 1 / embodiment.control_frequency, embodiment).astype(np.float32)
-
-
-def _decoded(file: bytes, key: str, place: Path, sample: str) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(file)) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{key} of {sample} in {place} is no image ({error}); leave the episode out") from None

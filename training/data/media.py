@@ -9,28 +9,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
-from PIL import Image
 
 from ...policies.qwen_vla.conversation import Video
-
-
-class MediaError(Exception):
-    """An image or a video does not read: one clause that names the file."""
-
-
-def read_image(path: Path) -> np.ndarray:
-    """``uint8[h, w, 3]``; transparency is dropped.
-
-    Raises:
-        MediaError: It is missing or no whole image.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise MediaError(f"its image {path} is missing") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"its image {path} does not read ({error})") from None
+from .errors import DataError
+from .frames import read_image
 
 
 def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end: float | None = None) -> Video:
@@ -46,30 +28,30 @@ def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end:
         end: Where it ends; at the file's end by default.
 
     Raises:
-        MediaError: It is missing, ends before the time that it states, or does not decode.
+        DataError: It is missing, ends before the time that it states, or does not decode.
     """
     if not path.is_file():
-        raise MediaError(f"its video {path} is missing")
+        raise DataError(f"its video {path} is missing")
     try:
         with av.open(str(path)) as container:
             times, stated = _times(container)
         if not times:
-            raise MediaError(f"its video {path} has no frame")
+            raise DataError(f"its video {path} has no frame")
         step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / fps
         last = times[-1] + step
         if stated is not None and stated > last + 2 * step and (end is None or end > last + step):
-            raise MediaError(f"its video {path} is truncated: its frames end at {last:.2f} s of {stated:.2f} s")
+            raise DataError(f"its video {path} is truncated: its frames end at {last:.2f} s of {stated:.2f} s")
         wanted = _moments(begin, last if end is None else min(end, last), fps, max_frames)
         if not wanted:
-            raise MediaError(f"its video {path} lasts {last:.2f} s; there is nothing from {begin:.2f} s to {end or last:.2f} s")
+            raise DataError(f"its video {path} lasts {last:.2f} s; there is nothing from {begin:.2f} s to {end or last:.2f} s")
         shown = np.searchsorted(np.array(times), np.array(wanted) + 1e-6, side="right") - 1
         with av.open(str(path)) as container:
             frames = _decoded(container, {max(int(index), 0) for index in shown})
     except (FFmpegError, OSError, ValueError, IndexError) as error:
-        raise MediaError(f"its video {path} does not decode ({error})") from None
+        raise DataError(f"its video {path} does not decode ({error})") from None
     missing = [moment for moment, index in zip(wanted, shown, strict=True) if max(int(index), 0) not in frames]
     if missing:
-        raise MediaError(f"its video {path} is truncated: its frame at {missing[0]:.2f} s does not decode")
+        raise DataError(f"its video {path} is truncated: its frame at {missing[0]:.2f} s does not decode")
     stack = np.stack([frames[max(int(index), 0)] for index in shown])
     return Video(stack, tuple(round(moment - begin, 6) for moment in wanted))
 
@@ -78,14 +60,14 @@ def read_frames(paths: Sequence[Path], seconds: Sequence[float]) -> Video:
     """A video of images in files, all of one size.
 
     Raises:
-        MediaError: One does not read or has another size, or times and files are not equally many.
+        DataError: One does not read or has another size, or times and files are not equally many.
     """
     if len(paths) != len(seconds) or not paths:
-        raise MediaError(f"its video has {len(paths)} frames and {len(seconds)} times; expected as many, and one at least")
-    frames = [read_image(path) for path in paths]
+        raise DataError(f"its video has {len(paths)} frames and {len(seconds)} times; expected as many, and one at least")
+    frames = [read_image(path, f"its image {path}") for path in paths]
     for path, frame in zip(paths, frames, strict=True):
         if frame.shape != frames[0].shape:
-            raise MediaError(
+            raise DataError(
                 f"the frame {path} of its video is {frame.shape[:2]}, the first {frames[0].shape[:2]}; expected one size"
             )
     return Video(np.stack(frames), tuple(seconds))

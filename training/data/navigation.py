@@ -29,8 +29,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
+import msgspec
 import numpy as np
 
 from ...envs.api import Observation, frames_shown
@@ -41,6 +42,8 @@ from ...policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, windo
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
 from .cleaning import CleaningReport
+from .dataset import check_index
+from .decoding import typed
 from .errors import DataError
 from .families import Family
 from .frames import read_frames
@@ -53,10 +56,12 @@ RESOLUTION = 1e-5
 
 Kind = Literal["instruction_following", "object_searching", "target_tracking"]
 
-#: Percent of the whole mixture (paper, section 3.2.4). They add up to 7.6, Table 1 has 7.5.
-KINDS: dict[Kind, float] = {"instruction_following": 4.3, "object_searching": 2.3, "target_tracking": 1.0}
 
-_FORMAT = {"format": "vlarig-navigation", "version": 1}
+class _Header(msgspec.Struct):
+    format: Literal["vlarig-navigation"]
+    version: Literal[1]
+    name: str
+    embodiment: str
 
 
 @dataclass(frozen=True)
@@ -80,18 +85,14 @@ class Walk:
     frames: str
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise DataError(f"the walk {self.name!r} is of the kind {self.kind!r}, expected one of {', '.join(get_args(Kind))}")
         if not self.instruction.strip():
-            raise DataError(f"the walk {self.name!r} has no instruction; leave it out")
-        times, poses = np.asarray(self.times, np.float64), np.asarray(self.poses, np.float64)
-        if times.ndim != 1 or not len(times) or poses.shape != (len(times), 3):
-            raise DataError(
-                f"the walk {self.name!r} has {len(self.times)} times and poses of the shape {poses.shape}, "
-                "expected (x, y, theta) for each time"
+            raise ValueError(f"{self.name!r} has no instruction")
+        if not self.times or len(self.poses) != len(self.times):
+            raise ValueError(
+                f"{self.name!r} has {len(self.times)} times and {len(self.poses)} poses, expected one for each time"
             )
-        if not (np.isfinite(poses).all() and np.isfinite(times).all() and (np.diff(times) > 0).all()):
-            raise DataError(f"the walk {self.name!r} has numbers that are not finite, or times that do not increase")
+        if not (np.isfinite(self.poses).all() and np.isfinite(self.times).all() and (np.diff(self.times) > 0).all()):
+            raise ValueError(f"{self.name!r} has numbers that are not finite, or times that do not increase")
 
     def moments(self) -> Moments:
         """It at 2 Hz."""
@@ -225,10 +226,8 @@ class NavigationDataset:
         """The walk of a line. Raises :class:`DataError` where it is none."""
         where = f"line {number} of {self.folder / 'episodes.jsonl'}"
         try:
-            return _walk(json.loads(line))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-        except (ValueError, TypeError, KeyError) as error:
+            return typed(json.loads(line), Walk)
+        except ValueError as error:
             raise DataError(f"{where} is no walk ({error}); write the line again or take it out") from None
 
     @cached_property
@@ -254,13 +253,7 @@ class NavigationDataset:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:
-        """The sample of that index.
-
-        Raises:
-            IndexError: There is none.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} samples, expected an index from 0, got {index}")
+        check_index(index, len(self), self.name)
         number = int(np.searchsorted(self._ends, index, side="right"))
         walk = self.walks[number]
         moments = walk.moments()
@@ -291,26 +284,9 @@ def _walker(name: str, folder: Path) -> Embodiment:
 def _header(folder: Path) -> tuple[str, Embodiment]:
     path = folder / "dataset.json"
     try:
-        data = json.loads(path.read_text())
+        header = typed(json.loads(path.read_text()), _Header)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; is {folder} a data set of walks?") from None
     except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error})") from None
-    if (
-        not isinstance(data, dict)
-        or {key: data.get(key) for key in _FORMAT} != _FORMAT
-        or not {"name", "embodiment"} <= set(data)
-    ):
-        raise DataError(f"{path} is not of the format {_FORMAT} with a name and an embodiment")
-    return str(data["name"]), _walker(str(data["embodiment"]), folder)
-
-
-def _walk(data: Any) -> Walk:
-    if not isinstance(data, dict):
-        raise TypeError(f"it is a {type(data).__name__}, expected an object")
-    missing = sorted({"name", "kind", "instruction", "times", "poses", "frames"} - set(data))
-    if missing:
-        raise DataError(f"a walk has no {', '.join(missing)}")
-    poses = tuple((float(x), float(y), float(theta)) for x, y, theta in data["poses"])
-    times = tuple(float(time) for time in data["times"])
-    return Walk(str(data["name"]), data["kind"], str(data["instruction"]), times, poses, str(data["frames"]))
+        raise DataError(f"{path} is no header of a data set of walks ({error}); is {folder} one?") from None
+    return header.name, _walker(header.embodiment, folder)

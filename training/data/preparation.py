@@ -164,7 +164,6 @@ class _Sorted(Generic[_Kept]):
             )
 
     def report(self, folder: Path) -> CleaningReport:
-        """Write the report beside the data."""
         report = CleaningReport.of(self.total, self.drops)
         report.write(folder)
         return report

@@ -60,9 +60,9 @@ def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
     return np.random.default_rng([SPLITS.index(split), seed, *numbers])
 
 
-def scene_protocol(suite: Suite, views: tuple[str, ...] = (), size: int | None = None, protocol: str | None = None) -> Protocol:
+def scene_protocol(suite: Suite, views: tuple[str, ...] = (), size: int | None = None) -> Protocol:
     """The suite's protocol with these views alone, in squares of ``size`` pixels where that is given."""
-    base = suite.protocol(protocol)
+    base = suite.protocol()
     return _looked_at(base, _cameras(suite, base, views, size))
 
 

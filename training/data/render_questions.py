@@ -17,13 +17,12 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,8 +42,9 @@ from ...policies.scripted import ExpertPolicy
 from .errors import DataError
 from .families import FAMILIES, Family
 from .instructions import Instruction, instruction, own_task
-from .question_scenes import SPLITS, NewScenes, RecordedScenes, Split, rng_of, scene_protocol
+from .question_scenes import NewScenes, RecordedScenes, rng_of, scene_protocol
 from .questions import FAMILY_OF, Question, View, questions
+from .render_options import RenderOptions
 from .vision_language import VisionLanguageDataset
 
 #: Scenes that are written at once.
@@ -56,80 +56,7 @@ NEEDS = Needs(objects=True, final_frame=True, privileged=True)
 #: Steps of a chunk that an instruction's prompt states, as a policy's (paper, section 4.2: H = 16).
 STEPS = 16
 
-#: Sides of an image in pixels: a token's, and what every renderer renders.
-SMALLEST, LARGEST = 32, 2048
-
 _MANIFEST = "questions.json"
-
-
-@dataclass(frozen=True)
-class RenderOptions:
-    """What is rendered.
-
-    Attributes:
-        suite: Name of the suite.
-        scenes: How many scenes.
-        to: The folder.
-        split: Scenes to train on, or held-out ones.
-        seed: Another seed gives other scenes.
-        questions: Most questions on an image.
-        motion: Most steps of random motion before the image is rendered.
-        views: Views that are rendered; all of the protocol's when empty.
-        size: Sides of the images in pixels; the protocol's when ``None``.
-        protocol: Name of a protocol of the suite; its default when ``None``.
-        picture_format: ``png``, or ``jpeg``, which is smaller for photographs.
-        workers: Simulator processes; one a core when ``None``.
-        instructions: Most tasks in words on a frame, each put to a model as when it acts, with all views and their marks. The suite's
-            own task comes beside them, where the simulator knows its keypoints.
-        recording: A folder of ``vlarig data record`` whose demonstrations are replayed, instead of new scenes.
-        moments: How many frames of each of its episodes are rendered.
-    """
-
-    suite: str
-    scenes: int
-    to: Path
-    split: Split = "train"
-    seed: int = 0
-    questions: int = 4
-    motion: int = 16
-    views: tuple[str, ...] = ()
-    size: int | None = None
-    protocol: str | None = None
-    picture_format: Literal["png", "jpeg"] = "png"
-    workers: int | None = None
-    instructions: int = 0
-    recording: Path | None = None
-    moments: int = 1
-
-    def __post_init__(self) -> None:
-        if self.moments < 1 or (self.recording is None and self.moments > 1):
-            raise DataError(
-                f"{self.moments} moments of an episode were requested; expected 1 moment without a recording, and 1 or more of one"
-            )
-        if self.recording is not None and (self.split, self.protocol) != ("train", None):
-            raise DataError(
-                f"the split {self.split!r} and the protocol {self.protocol!r} were requested of a recording, which has its own; "
-                "expected 'train' and none"
-            )
-        if (
-            self.split not in SPLITS
-            or self.scenes < 1
-            or min(self.seed, self.questions, self.motion, self.instructions) < 0
-            or (not self.questions and not self.instructions)
-        ):
-            raise DataError(
-                f"{self.scenes} scenes of the split {self.split!r} with seed {self.seed}, {self.questions} questions an image, "
-                f"{self.instructions} instructions and {self.motion} steps of motion were requested; expected one of "
-                f"{', '.join(SPLITS)}, no negative number, and 1 or more scenes, and questions or instructions"
-            )
-        if self.size is not None and not SMALLEST <= self.size <= LARGEST:
-            raise DataError(f"images of {self.size} x {self.size} pixels were requested; expected {SMALLEST} to {LARGEST}")
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a shard's content depends on, as plain data."""
-        given = {name: value for name, value in asdict(self).items() if name not in ("scenes", "to", "workers")}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -138,14 +65,10 @@ class Rendered:
 
     Attributes:
         scenes: Scenes of this run; those of whole shards are not rendered again.
-        seconds: What this run took.
-        size: Bytes of this run's images and lines.
         questions: Kind to number, over the whole folder.
     """
 
     scenes: int
-    seconds: float
-    size: int
     questions: dict[str, int]
 
 
@@ -166,7 +89,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
         options: What is rendered.
         progress: Called after each shard with the scenes that are there and those that are wanted.
     """
-    began, size, scenes = time.perf_counter(), 0, 0
+    scenes = 0
     suite = load_suite(options.suite)
     source = _source(options, suite)
     _begin(options, {"demonstrations": source.demonstrations} if isinstance(source, RecordedScenes) else {})
@@ -181,7 +104,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
                     raise DataError(
                         f"the adapter of suite {suite.name!r} does not say what its images show; write its describe()"
                     )
-                size += _write(options, suite, expert, shard, snapshots)
+                _write(options, suite, expert, shard, snapshots)
                 scenes += len(shard)
                 if progress is not None:
                     progress(shard.stop, len(source))
@@ -190,7 +113,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
     counts: Counter[str] = Counter()
     for file in sorted((options.to / "shards").glob("*.json")):
         counts.update(json.loads(file.read_text())["questions"])
-    return Rendered(scenes, time.perf_counter() - began, size, dict(sorted(counts.items())))
+    return Rendered(scenes, dict(sorted(counts.items())))
 
 
 def open_questions(folder: str | Path, name: str | None = None) -> list[VisionLanguageDataset]:
@@ -205,7 +128,7 @@ def open_questions(folder: str | Path, name: str | None = None) -> list[VisionLa
 def _begin(options: RenderOptions, source: dict[str, int]) -> None:
     """Make the folder, or make sure that it is one of the same options and scenes."""
     manifest = options.to / _MANIFEST
-    wanted = json.loads(json.dumps(options.identity | source))
+    wanted = options.identity | source
     if manifest.exists():
         found = json.loads(manifest.read_text())
         other = [name for name, value in wanted.items() if found.get(name) != value]
@@ -226,12 +149,11 @@ def _source(options: RenderOptions, suite: Suite) -> NewScenes | RecordedScenes:
         return RecordedScenes(
             suite, options.recording, options.views, options.size, options.seed, options.moments, count=options.scenes
         )
-    protocol = scene_protocol(suite, options.views, options.size, options.protocol)
+    protocol = scene_protocol(suite, options.views, options.size)
     return NewScenes(suite, protocol, options.split, options.seed, options.motion, options.scenes)
 
 
 def _shards(scenes: int) -> Iterator[range]:
-    """The numbers of each shard's scenes."""
     for begin in range(0, scenes, SHARD):
         yield range(begin, min(begin + SHARD, scenes))
 
@@ -272,14 +194,12 @@ def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruc
     return task if known is None else replace(task, keypoints=known.numbers())
 
 
-def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, shard: range, seen: list[_Seen]) -> int:
-    """Write a shard; its bytes."""
+def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, shard: range, seen: list[_Seen]) -> None:
     embodiment = suite.embodiment
     images = options.to / "pictures" / _name(shard)
     images.mkdir(parents=True, exist_ok=True)
     lines: dict[Family, list[str]] = {}
     counts: Counter[str] = Counter()
-    size = 0
 
     def add(record: dict[str, Any], kind: str) -> None:
         lines.setdefault(FAMILY_OF[kind], []).append(json.dumps(record, ensure_ascii=False))
@@ -296,8 +216,8 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
             found = questions(shown, rng(2 + place), options.questions)
             if not found and not options.instructions:
                 continue
-            file = images / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.{options.picture_format}"
-            size += _replace(file, _encoded(image, options.picture_format))
+            file = images / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.png"
+            _replace(file, _encoded(image))
             paths[view] = f"../pictures/{images.name}/{file.name}"
             for question in found:
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
@@ -312,10 +232,9 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
                 add(_instruction_record(f"{name}/instruction/{turn}", paths, task, embodiment, pose), "instruction")
     for family, its in lines.items():
         (options.to / family).mkdir(exist_ok=True)
-        size += _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())
+        _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())
     marker = {"scenes": len(shard), "questions": dict(sorted(counts.items()))}
     _replace(options.to / "shards" / f"{_name(shard)}.json", json.dumps(marker).encode())
-    return size
 
 
 def _record(name: str, path: str, view: str, question: Question) -> dict[str, Any]:
@@ -359,18 +278,17 @@ def _instruction_record(
     }
 
 
-def _encoded(image: np.ndarray, picture_format: str) -> bytes:
+def _encoded(image: np.ndarray) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, picture_format, **({"quality": 95} if picture_format == "jpeg" else {}))
+    Image.fromarray(image).save(buffer, "png")
     return buffer.getvalue()
 
 
-def _replace(file: Path, content: bytes) -> int:
-    """Write a file at once, whole or not at all; its bytes."""
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file at once, whole or not at all."""
     part = file.with_name(f"{file.name}.part")
     part.write_bytes(content)
     part.replace(file)
-    return len(content)
 
 
 def _name(shard: range) -> str:

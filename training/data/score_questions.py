@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ...policies.qwen_vla.checkpoint import LoadedPolicy
 from ...policies.qwen_vla.conversation import Still, Turn, Video
 from ...policies.qwen_vla.inputs import InputBuilder
 from .captions import CaptionDataset
+from .decoding import typed
 from .errors import DataError
 from .questions import Question
 from .render_questions import open_questions
@@ -109,7 +109,6 @@ def read_questions(source: str | Path, limit: int | None = None) -> list[Posed]:
 
 
 def answerer(policy: LoadedPolicy) -> Answerer:
-    """What answers with a policy's model."""
     builder = InputBuilder(policy.model.config, policy.tokenizer)
     return lambda conversations, most: answers(policy.model, policy.tokenizer, conversations, builder, most)
 
@@ -164,7 +163,7 @@ def _posed(dataset: VisionLanguageDataset, index: int) -> Posed:
     try:
         turns = turns_of(record)
         words = [(role, [part for part in content if isinstance(part, str)]) for role, content in turns]
-        shown = [part.get("path", part.get(part["type"])) for _, content in turns for part in content if isinstance(part, dict)]
+        shown = [part.path for _, content in turns for part in content if not isinstance(part, str)]
     except ValueError as error:
         raise DataError(f"{dataset.where(index)} does not read: {error}") from None
     answer = "".join(words[-1][1]).strip() if words and words[-1][0] == "assistant" else ""
@@ -203,7 +202,10 @@ def _read(file: Path, posed: dict[str, Posed], model: str, blind: bool) -> dict[
     whole = text[: text.rfind(b"\n") + 1]
     found = {}
     for number, line in enumerate(whole.splitlines(), 1):
-        answer = _line(line, f"{file} line {number}")
+        try:
+            answer = typed(json.loads(line), Answer)
+        except ValueError as error:
+            raise DataError(f"{file} line {number} is no answer of `vlarig data score` ({error}); name another file") from None
         if (answer.model, answer.blind) != (model, blind):
             seen = "grey images" if answer.blind else "its images"
             raise DataError(
@@ -218,12 +220,3 @@ def _read(file: Path, posed: dict[str, Posed], model: str, blind: bool) -> dict[
         with file.open("r+b") as opened:
             opened.truncate(len(whole))
     return found
-
-
-def _line(line: bytes, where: str) -> Answer:
-    try:
-        data: dict[str, Any] = json.loads(line)
-        values = {each.name: data[each.name] for each in fields(Answer)}
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{where} is no answer of `vlarig data score`; name another file") from None
-    return Answer(**{**values, "pictures": tuple(values["pictures"])})

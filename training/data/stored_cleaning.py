@@ -10,12 +10,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from ...envs.errors import VlarigError
 from ...envs.untrusted import convert
 from ...results.run_files import appearing
 from .cleaning import CleaningReport, Drop, Thresholds
+from .decoding import typed
 from .errors import DataError
 from .lerobot_files import Meta
 from .lerobot_robot import Layout
@@ -23,6 +26,18 @@ from .lerobot_robot import Layout
 CLEANING = "meta/vlarig_cleaning.json"
 
 _VERSION = 1
+
+
+@dataclass(frozen=True)
+class _NumberedDrop(Drop):
+    number: int
+
+
+class _Stored(msgspec.Struct):
+    version: Literal[1]
+    made_of: dict[str, Any]
+    total: int
+    drops: list[_NumberedDrop]
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,6 @@ def thresholds_of(data: Mapping[str, Any] | None, where: str) -> Thresholds:
 
 
 def store_cleaning(cleaning: Cleaning, meta: Meta, layout: Layout, thresholds: Thresholds) -> Path:
-    """Write the file, and return it."""
     file = meta.folder / CLEANING
     drops = [{"number": number, **asdict(drop)} for number, drop in cleaning.drops.items()]
     data = {"version": _VERSION, "made_of": _made_of(meta, layout, thresholds), "total": cleaning.total, "drops": drops}
@@ -74,35 +88,23 @@ def stored_cleaning(meta: Meta, layout: Layout, thresholds: Thresholds) -> Clean
     """
     file = meta.folder / CLEANING
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        stored = typed(json.loads(file.read_text(encoding="utf-8")), _Stored)
     except FileNotFoundError:
         if thresholds == Thresholds():
             return None
         raise DataError(f"{meta.folder} has thresholds and is not cleaned; run vlarig data clean on the mixture") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}); run vlarig data clean again") from None
-    try:
-        if data["version"] != _VERSION:
-            raise ValueError(f"version {data['version']}")
-        made_of = dict(data["made_of"])
-        looked_at = dict(made_of["cameras"])
-        drops = {int(each["number"]): _drop(each) for each in data["drops"]}
-        cleaning = Cleaning(int(data["total"]), drops)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file} is not as vlarig writes it ({error!r}); run vlarig data clean again") from None
+        raise DataError(f"{file} is not as vlarig writes it ({error}); run vlarig data clean again") from None
     for name, now in _made_of(meta, layout, thresholds).items():
-        if name == "cameras" and now.items() <= looked_at.items():
+        before = stored.made_of.get(name)
+        if name == "cameras" and isinstance(before, dict) and now.items() <= before.items():
             continue  # of several cameras that were looked at, some may be left out
-        if made_of.get(name) != now:
+        if before != now:
             raise DataError(
-                f"{file} was made with {name.replace('_', ' ')} {made_of.get(name)}, and now it is {now}; run vlarig data clean on the "
-                "mixture again, or delete the file to take all episodes"
+                f"{file} was made with {name.replace('_', ' ')} {before}, and now it is {now}; run vlarig data clean on the mixture "
+                "again, or delete the file to take all episodes"
             )
-    return cleaning
-
-
-def _drop(data: Mapping[str, Any]) -> Drop:
-    return Drop(str(data["reason"]), str(data["episode"]), str(data["detail"]))
+    return Cleaning(stored.total, {each.number: Drop(each.reason, each.episode, each.detail) for each in stored.drops})
 
 
 def _made_of(meta: Meta, layout: Layout, thresholds: Thresholds) -> dict[str, Any]:

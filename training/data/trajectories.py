@@ -18,6 +18,7 @@ from ...envs.embodiments import Embodiment
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
 from .cleaning import CleaningReport
+from .dataset import check_index
 from .families import Family
 from .lerobot import LeRobotDataset, open_lerobot
 
@@ -69,17 +70,10 @@ class TrajectoryDataset:
         return len(self._found)
 
     def __getitem__(self, index: int) -> ActionSample:
-        """The trajectory of that number.
-
-        Raises:
-            IndexError: There is none.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"trajectory {index} of {self.name}, which has {len(self)}")
+        check_index(index, len(self), self.name)
         return replace(self._frames[self._found[index][0].start], horizon=None)
 
     def length(self, index: int) -> int:
-        """Steps of a trajectory."""
         return len(self._found[index][0])
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:

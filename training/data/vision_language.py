@@ -38,20 +38,26 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from ...policies.api import PolicyError
+from msgspec import Meta, Struct, field
+
+from ...envs.errors import VlarigError
 from ...policies.qwen_vla.conversation import Conversation, Mark, Still, Turn, Video
 from ..samples import LanguageSample
 from .boxes import SCALE, check_boxes, pixels_to_thousandths
 from .dataset import NothingActs
+from .decoding import typed
 from .errors import DataError
 from .families import FAMILIES, Family
+from .frames import read_image
 from .lines import Lines
-from .media import MediaError, read_frames, read_image, read_video
+from .media import read_frames, read_video
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
 
 #: LLaVA's names of the sides.
-_SIDES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
+_SIDES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 
 #: Frames a second of a video that a line gives no rate for: Qwen's own (qwen-vl-finetune/README.md@23ec840, ``video_fps``).
 VIDEO_FPS = 2.0
@@ -59,9 +65,60 @@ VIDEO_FPS = 2.0
 #: Most frames of a video. Ours; Qwen's script has 8.
 MAX_FRAMES = 32
 
+
+class _Text(Struct, tag_field="type", tag="text"):
+    text: str
+
+
+class _Mark(Struct, forbid_unknown_fields=True):
+    name: str
+    point_2d: tuple[float, float]
+    role: str | None = None
+
+
+class _Image(Struct, tag_field="type", tag="image"):
+    path: str = ""
+    qwen_path: str | None = field(name="image", default=None)
+    frame: int | None = None
+    view: str | None = None
+    marks: tuple[_Mark, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.path = self.path or self.qwen_path or ""
+        if not self.path:
+            raise ValueError("an image has no path")
+
+
+class _Video(Struct, tag_field="type", tag="video"):
+    path: str | list[str] = ""
+    qwen_path: str | list[str] | None = field(name="video", default=None)
+    fps: Annotated[float, Meta(gt=0)] | None = None
+    begin: float = 0.0
+    end: float | None = None
+    seconds: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        self.path = self.path or self.qwen_path or ""
+        if not self.path:
+            raise ValueError("a video has no path")
+
+
+class _Message(Struct):
+    role: Role
+    content: str | list[_Text | _Image | _Video]
+
+
+class _Line(Struct):
+    messages: list[_Message] | None = None
+    ends: list[float | None] | None = None
+
+
+#: What a turn says and shows, in its order.
+Content: TypeAlias = list[str | _Image | _Video]
+
 #: Tokens by which a conversation's length is estimated: of an image with 640 x 480 pixels, and of a video with a dozen such frames.
 #: A word's token has about four characters.
-ABOUT_TOKENS = {"image": 300, "video": 1800}
+ABOUT_TOKENS = {_Image: 300, _Video: 1800}
 
 
 class VisionLanguageDataset(NothingActs):
@@ -127,18 +184,15 @@ class VisionLanguageDataset(NothingActs):
             parts = [part for _, content in turns_of(self.record(index)) for part in content]
         except (DataError, ValueError):
             return 0
-        return sum(len(part) // 4 if isinstance(part, str) else ABOUT_TOKENS[part["type"]] for part in parts)
+        return sum(len(part) // 4 if isinstance(part, str) else ABOUT_TOKENS[type(part)] for part in parts)
 
     def __getitem__(self, index: int) -> LanguageSample:
         record = self.record(index)
         try:
-            conversation = self._conversation(record, self._folder(index))
-        except (MediaError, PolicyError, ValueError, TypeError) as error:
+            conversation = self._conversation(record, self._lines.file_of(index).parent)
+        except (VlarigError, ValueError, TypeError) as error:
             raise self._error(index, f"does not read: {error}") from None
         return LanguageSample(f"{self.name}/{record.get('id', index)}", conversation)
-
-    def _folder(self, index: int) -> Path:
-        return self._lines.file_of(index).parent
 
     def where(self, index: int) -> str:
         """The line for a message: its file and its number there, from 1."""
@@ -148,34 +202,26 @@ class VisionLanguageDataset(NothingActs):
         return DataError(f"{self.where(index)} {what}")
 
     def _conversation(self, record: dict[str, Any], folder: Path) -> Conversation:
-        turns = [self._turn(role, parts, folder) for role, parts in turns_of(record)]
-        conversation = Conversation(tuple(turns), _ends(record.get("ends")))
+        turns = [
+            Turn(role, tuple(part if isinstance(part, str) else self._seen(part, folder) for part in parts))
+            for role, parts in turns_of(record)
+        ]
+        ends = typed(record, _Line).ends
+        held = None if ends is None else tuple(math.nan if each is None else each for each in ends)
+        conversation = Conversation(tuple(turns), held)
         return replace(conversation, turns=tuple(self._with_boxes(turn, conversation.seen()) for turn in turns))
 
-    def _turn(self, role: str, parts: list[Any], folder: Path) -> Turn:
-        content = [part if isinstance(part, str) else self._seen(part, folder) for part in parts]
-        return Turn(role, tuple(content))  # pyright: ignore[reportArgumentType]  # which Turn checks
-
-    def _seen(self, part: dict[str, Any], folder: Path) -> Still | Video:
-        kind = part["type"]
-        path = part.get("path", part.get(kind))
-        if kind == "image":
-            if not isinstance(path, str):
-                raise ValueError(f"an image has the path {path!r}; expected text")
-            marks = part.get("marks", [])
-            if not isinstance(marks, list):
-                raise ValueError(f"an image has the marks {marks!r:.80}; expected a list")
-            return Still(read_image(folder / path), part.get("frame"), part.get("view"), tuple(map(_mark, marks)))
-        rate = part.get("fps", self._fps)
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0:
-            raise ValueError(f"a video has the fps {rate!r}; expected more than 0")
+    def _seen(self, part: _Image | _Video, folder: Path) -> Still | Video:
+        if isinstance(part, _Image):
+            marks = tuple(Mark(each.name, each.point_2d[0] / SCALE, each.point_2d[1] / SCALE, each.role) for each in part.marks)
+            path = folder / part.path
+            return Still(read_image(path, f"its image {path}"), part.frame, part.view, marks)
+        path, rate = part.path, part.fps or self._fps
         if isinstance(path, str):
-            return read_video(folder / path, rate, self._max_frames, part.get("begin", 0.0), part.get("end"))
-        if not isinstance(path, list) or not all(isinstance(each, str) for each in path):
-            raise ValueError(f"a video has the path {path!r}; expected a file, or a list of images")
-        seconds = part.get("seconds", [number / rate for number in range(len(path))])
-        if not isinstance(seconds, list) or len(seconds) != len(path):
-            raise ValueError(f"a video of {len(path)} images has the seconds {seconds!r:.80}; expected a list of as many")
+            return read_video(folder / path, rate, self._max_frames, part.begin, part.end)
+        seconds = [number / rate for number in range(len(path))] if part.seconds is None else part.seconds
+        if len(seconds) != len(path):
+            raise ValueError(f"a video of {len(path)} images has the seconds {seconds!r:.80}; expected as many")
         count = min(len(path), self._max_frames)
         kept = [number * len(path) // count for number in range(count)]
         return read_frames([folder / path[each] for each in kept], [seconds[each] for each in kept])
@@ -194,14 +240,15 @@ class VisionLanguageDataset(NothingActs):
         return Turn(turn.role, (pixels_to_thousandths(text, width, height),))
 
 
-def turns_of(record: dict[str, Any]) -> list[tuple[str, list[Any]]]:
-    """Role and content of each turn of a line in either layout: text, and objects with ``type`` ``image`` or ``video``.
+def turns_of(record: dict[str, Any]) -> list[tuple[Role, Content]]:
+    """Role and content of each turn of a line in either layout.
 
     Raises:
         ValueError: It is in none.
     """
-    if isinstance(record.get("messages"), list):
-        return [_message(turn) for turn in record["messages"]]
+    messages = typed(record, _Line).messages
+    if messages is not None:
+        return [(turn.role, _parts(turn.content)) for turn in messages]
     if isinstance(record.get("conversations"), list):
         media = {kind: _paths(record, kind) for kind in ("image", "video")}
         turns = [_llava_turn(turn, media) for turn in record["conversations"]]
@@ -216,66 +263,31 @@ def turns_of(record: dict[str, Any]) -> list[tuple[str, list[Any]]]:
     )
 
 
-def _message(turn: Any) -> tuple[str, list[Any]]:
-    if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-        raise ValueError(f"a message is {turn!r:.80}; expected an object with role and content")
-    content = turn.get("content")
-    if isinstance(content, str):
-        return turn["role"], [content]
-    if not isinstance(content, list):
-        raise ValueError(f"a message has the content {content!r:.80}; expected text, or a list of parts")
-    return turn["role"], [_part(part) for part in content]
-
-
-def _part(part: Any) -> Any:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    if kind in ("image", "video"):
-        return part
-    raise ValueError(f"a message has the part {part!r:.80}; expected type text, image or video")
-
-
-def _mark(given: Any) -> Mark:
-    match given:
-        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], **rest} if _is_role(rest):
-            return Mark(name, x / SCALE, y / SCALE, rest.get("role"))
-    raise ValueError(
-        f"an image has the mark {given!r:.80}; expected a name, and a point_2d of two numbers in thousandths, and a role or none"
-    )
-
-
-def _ends(given: Any) -> tuple[float, ...] | None:
-    if given is None:
-        return None
-    if not isinstance(given, list) or not all(each is None or isinstance(each, (int, float)) for each in given):
-        raise ValueError(f"it has the ends {given!r:.80}; expected a list of numbers or null")
-    return tuple(math.nan if each is None else float(each) for each in given)
-
-
-def _is_role(rest: dict[str, Any]) -> bool:
-    """Whether these are the keys that a mark may lack."""
-    return rest.keys() <= {"role"} and all(isinstance(each, str) for each in rest.values())
+def _parts(content: str | list[_Text | _Image | _Video]) -> Content:
+    return [content] if isinstance(content, str) else [part.text if isinstance(part, _Text) else part for part in content]
 
 
 def _paths(record: dict[str, Any], kind: str) -> list[str]:
     given = record.get(kind) or record.get(f"{kind}s") or []
-    return [given] if isinstance(given, str) else list(given)
+    paths = [given] if isinstance(given, str) else given
+    if not isinstance(paths, list) or not all(isinstance(each, str) for each in paths):
+        raise ValueError(f"its {kind} is {given!r:.80}; expected a path, or a list of paths")
+    return list(paths)
 
 
-def _llava_turn(turn: Any, media: dict[str, list[str]]) -> tuple[str, list[Any]]:
+def _llava_turn(turn: Any, media: dict[str, list[str]]) -> tuple[Role, Content]:
     if not isinstance(turn, dict) or turn.get("from") not in _SIDES or not isinstance(turn.get("value"), str):
         raise ValueError(f"a turn is {turn!r:.80}; expected 'from', one of {', '.join(_SIDES)}, and 'value', text")
     role = _SIDES[turn["from"]]
     if role == "assistant":
         return role, [turn["value"]]
-    parts: list[Any] = []
+    parts: Content = []
     for words in re.split(r"(<image>|<video>)", turn["value"]):
         kind = words[1:-1]
         if words not in ("<image>", "<video>"):
             parts += [words.strip()] if words.strip() else []
         elif media[kind]:
-            parts.append({"type": kind, "path": media[kind].pop(0)})
+            parts.append((_Image if kind == "image" else _Video)(media[kind].pop(0)))
         else:
             raise ValueError(f"it has more places {words} than it has {kind}s")
     return role, parts

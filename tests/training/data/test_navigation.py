@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from recordings import film, frame_shown, images
 from rendered_walks import record_walks, write_walks
+from waypoints import absolute_poses
 
 from vlarig.envs.snapshot import frames_shown
 from vlarig.envs.vlnce.robot import VLNCE_R2R
-from vlarig.policies.qwen_vla.navigation import absolute_poses, wrap_angle
+from vlarig.policies.qwen_vla.navigation import wrap_angle
 from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.errors import DataError
@@ -109,11 +110,11 @@ def test_frames_may_be_images_in_a_folder(tmp_path):
     ("line", "sentence"),
     [
         ("{", "line 2 of .*episodes.jsonl is no walk"),
-        ("[]", "line 2 of .* is no walk .it is a list"),
-        ('{"name": "b"}', "line 2 of .*: a walk has no frames, instruction, kind, poses, times"),
+        ("[]", "line 2 of .* is no walk .Expected `object`, got `array`"),
+        ('{"name": "b"}', "line 2 of .* is no walk .Object missing required field `kind`"),
         (
             '{"name": "b", "kind": "dancing", "instruction": "x", "times": [0], "poses": [[0, 0, 0]], "frames": "v"}',
-            "'b' is of the kind 'dancing'",
+            "line 2 of .* is no walk .Invalid enum value 'dancing' - at `..kind`",
         ),
         (
             '{"name": "b", "kind": "target_tracking", "instruction": "x", "times": [0, 0], "poses": [[0,0,0],[1,0,0]], "frames": "v"}',

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rendered_hands import record_egodex, record_vitra
 from rendered_walks import record_walks
+from waypoints import absolute_poses
 
 from vlarig.envs.vlnce.robot import VLNCE_R2R
 from vlarig.harness.cli import main as vlarig
@@ -16,7 +17,6 @@ from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import describe_checkpoint
 from vlarig.policies.qwen_vla.egocentric import actions_to_hands
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
-from vlarig.policies.qwen_vla.navigation import absolute_poses
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.data.mixture_file import read_mixture
 from vlarig.training.samples import ActionSample

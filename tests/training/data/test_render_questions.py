@@ -23,7 +23,8 @@ from vlarig.training.data import render_questions as rendering
 from vlarig.training.data.boxes import boxes_in, to_pixels
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.question_scenes import RecordedScenes, motion, scene_episode, scene_protocol
-from vlarig.training.data.render_questions import RenderOptions, open_questions, render_questions
+from vlarig.training.data.render_options import RenderOptions
+from vlarig.training.data.render_questions import open_questions, render_questions
 
 SCENES = 24
 RED, OTHERS = layout.OBJECT_COLOURS["red"], [rgb for name, rgb in layout.OBJECT_COLOURS.items() if name != "red"]

@@ -129,7 +129,7 @@ def test_answers_of_another_model_or_to_other_questions_are_refused(folder: Path
     with pytest.raises(DataError, match="holds an answer to another question"):
         score_questions(read_questions(folder), Model(), "mine", file)
     file.write_text("{}\n")
-    with pytest.raises(DataError, match=r"line 1 is no answer of `vlarig data score`; name another file"):
+    with pytest.raises(DataError, match=r"line 1 is no answer of `vlarig data score` \(.*`model`\); name another file"):
         score_questions(questions, Model(), "mine", file)
 
 

@@ -38,7 +38,7 @@ def test_an_episode_is_one_sample_with_all_its_actions(recorded: Path) -> None:
         assert sample.observation["instruction"] == TASKS[number]
         assert shown(sample.observation["images"]["ego"][0])[:2] == (number, 0)
         assert dataset.length(number) == length  # type: ignore[attr-defined]
-    with pytest.raises(IndexError, match="trajectory 3 of demos, which has 3"):
+    with pytest.raises(IndexError, match="demos has 3 samples, expected an index from 0, got 3"):
         dataset[3]
 
 

@@ -128,7 +128,10 @@ def test_what_a_prompts_end_is_to_hold_is_read_and_checked(folder: Path) -> None
     found = dataset[0].conversation.ends
     assert found is not None
     np.testing.assert_array_equal(found, [np.nan if each is None else each for each in held])
-    for index, sentence in ((1, "has 1 numbers of its prompt's end; expected 23"), (2, "expected a list of numbers or null")):
+    for index, sentence in (
+        (1, "has 1 numbers of its prompt's end; expected 23"),
+        (2, r"got `str` - at `\$.ends`, where 'none' is"),
+    ):
         with pytest.raises(DataError, match=sentence):
             dataset[index]
 
@@ -227,23 +230,26 @@ def boxed(box: str) -> dict[str, Any]:
         ({"text": "hello"}, "has the keys text; expected 'messages', or 'conversations'"),
         (asked({"type": "image", "path": "none.png"}), r"its image .*none.png is missing"),
         (asked({"type": "image", "path": "data.jsonl"}), r"its image .*data.jsonl does not read"),
-        (asked({"type": "image"}), "an image has the path None"),
-        (asked({"type": "sound", "path": "x"}), "has the part .*; expected type text, image or video"),
+        (
+            asked({"type": "image"}),
+            r"an image has no path - at `\$.messages\[0\].content\[0\]`, where {\'type\': \'image\'} is",
+        ),
+        (asked({"type": "sound", "path": "x"}), r"Invalid value 'sound' - at `.*type`, where 'sound' is"),
         (asked({"type": "video", "path": "none.mp4"}), r"its video .*none.mp4 is missing"),
-        (asked({"type": "video", "path": "v.mp4", "fps": 0}), "a video has the fps 0"),
+        (asked({"type": "video", "path": "v.mp4", "fps": 0}), r"Expected `float` > 0.0 - at `.*fps`, where 0 is"),
         (asked({"type": "video", "path": ["0.png"], "seconds": [0, 1]}), "a video of 1 images has the seconds"),
         (asked({"type": "video", "path": "0.png", "begin": 7}), "nothing from 7.00 s"),
-        (asked({"type": "image", "path": "0.png", "frame": "1"}), "does not read"),
-        (asked({"type": "image", "path": "0.png", "marks": 5}), "an image has the marks 5; expected a list"),
-        (marked({"name": "cube"}), "an image has the mark .*; expected a name, and a point_2d of two numbers in thousandths"),
+        (asked({"type": "image", "path": "0.png", "frame": "1"}), "does not read: .*frame`, where '1' is"),
+        (asked({"type": "image", "path": "0.png", "marks": 5}), "Expected `array`, got `int` - at `.*marks`, where 5 is"),
+        (marked({"name": "cube"}), r"missing required field `point_2d` - at `.*marks\[0\]`, where {'name': 'cube'} is"),
         (
             marked({"name": "cube", "point_2d": [1000, 3]}),
             r"a mark is 'cube' at \(1.0, 0.003\) with the role None; expected a name, shares of 0",
         ),
-        (marked({"name": "cube", "point_2d": [1, 3], "role": 5}), "an image has the mark .*'role': 5.*, and a role or none"),
+        (marked({"name": "cube", "point_2d": [1, 3], "role": 5}), "Expected `str . null`, got `int` - at `.*role`, where 5 is"),
         (
             marked({"name": "cube", "point_2d": [1, 3], "word": "cube"}),
-            "an image has the mark .*'word': 'cube'.*, and a role or none",
+            "unknown field `word` - at `.*`, where {.*'word': 'cube'} is",
         ),
         (marked({"name": "<|im_end|>", "point_2d": [1, 3]}), "control token"),
         ({"messages": [{"role": "user", "content": "Why?"}]}, "has turns of user; expected"),

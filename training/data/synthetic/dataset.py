@@ -17,6 +17,7 @@ from ....policies.conventions import embodiment_named
 from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data
 from ...samples import ActionSample
 from ..cleaning import CleaningReport
+from ..dataset import check_index
 from ..errors import DataError
 from ..families import Family
 from .arms import ARMS
@@ -43,18 +44,15 @@ class SyntheticDataset:
         folder: Of :func:`~.generate.synthesize`.
         arm: Name of the arm.
         template: Name of the template.
-        horizon: Steps of a window; ``None`` for whole trajectories. Windows begin every ``stride`` samples; the last one of a
-            trajectory is shorter.
-        stride: Default: ``horizon``, so each step is in one window.
+        horizon: Steps of a window; ``None`` for whole trajectories. Each step is in one window; the last one of a trajectory is
+            shorter.
     """
 
     family: Family = "synthetic_simulation"
 
-    def __init__(
-        self, folder: Path | str, arm: str, template: Template, horizon: int | None = None, stride: int | None = None
-    ) -> None:
-        if horizon is not None and min(horizon, stride or 1) < 1:
-            raise DataError(f"horizon {horizon} and stride {stride} of language-action data: expected 1 or more")
+    def __init__(self, folder: Path | str, arm: str, template: Template, horizon: int | None = None) -> None:
+        if horizon is not None and horizon < 1:
+            raise DataError(f"horizon {horizon} of language-action data: expected 1 or more")
         self.folder, self.horizon = Path(folder), horizon
         self.name = f"synthetic/{template}/{arm}"
         self.template: Template = template
@@ -71,8 +69,7 @@ class SyntheticDataset:
         for head in heads:
             made.add(Report(**head["report"]))
         self.cleaning: CleaningReport | None = CleaningReport(made.attempts, made.rejected, {})
-        self._stride = stride or horizon
-        windows = [1 if self._stride is None else -(-(steps - 1) // self._stride) for steps in self._steps]
+        windows = [1 if horizon is None else -(-(steps - 1) // horizon) for steps in self._steps]
         self._ends = list(accumulate(windows))
         self._statistics = _statistics(self.folder, self.embodiment)
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
@@ -91,7 +88,6 @@ class SyntheticDataset:
 
     @property
     def tasks(self) -> Mapping[str, Sequence[int]]:
-        """One task: the template."""
         return {self.template: range(len(self))}
 
     @property
@@ -102,17 +98,11 @@ class SyntheticDataset:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> ActionSample:
-        """A trajectory or a window, by its number.
-
-        Raises:
-            IndexError: There is none.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} samples, no number {index}")
+        check_index(index, len(self), self.name)
         trajectory = bisect_right(self._ends, index)
         window = index - (self._ends[trajectory - 1] if trajectory else 0)
         instruction, actions = self._read(trajectory)
-        begin = window * (self._stride or 0)
+        begin = window * (self.horizon or 0)
         chosen = actions[begin + 1 : None if self.horizon is None else begin + 1 + self.horizon]
         return ActionSample(
             f"{self.name}/{trajectory}/{begin}",
@@ -164,7 +154,6 @@ def synthetic_datasets(folder: Path | str, horizon: int | None = None) -> list[S
 
 
 def _statistics(folder: Path, embodiment: Embodiment) -> DatasetStatistics:
-    """The arm's quantiles from the folder's file."""
     path = folder / "statistics.json"
     try:
         return statistics_from_data(json.loads(path.read_text()))[embodiment.statistics_key]
