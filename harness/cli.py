@@ -16,7 +16,6 @@ from pathlib import Path
 
 from ..envs.errors import VlarigError, suggestion
 from ..envs.home import home
-from .printable import printable
 from .termination import exit_status, sigterm_interrupts
 
 #: Command to its ``module:function``, which takes the arguments and returns the exit status, and a line of help. Two words are a
@@ -64,7 +63,6 @@ examples:
 
 
 def root_usage() -> str:
-    """The text of ``vlarig --help``."""
     helps = {name: GROUPS.get(name) or COMMANDS[name][1] for name in _first_words()}
     return usage("vlarig", "The rig on which vision-language-action policies are measured in simulation.", helps) + EXAMPLES
 
@@ -79,10 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
         with sigterm_interrupts():
             return _run(words)
     except VlarigError as error:
-        print(f"vlarig: {printable(str(error))}{_kept_traceback(error)}", file=sys.stderr)
+        print(f"vlarig: {error}{_kept_traceback(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"vlarig: {printable(str(interrupt)) or 'interrupted'}", file=sys.stderr)
+        print(f"vlarig: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return exit_status(interrupt)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,7 +22,6 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from ..envs.errors import VlarigError, suggestion
 from .cli import choose
-from .printable import printable
 
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ def _parse_options(kind: type[T], words: Sequence[str], prog: str, description: 
         if not end.code:
             raise
     _check_names(words, prog, _printed(lambda: given(["--help"]), io.StringIO()))
-    sys.stderr.write(printable(output.getvalue()))
+    sys.stderr.write(output.getvalue())
     raise SystemExit(2)
 
 

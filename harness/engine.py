@@ -188,7 +188,7 @@ class Engine:
         self.needs = needs
         self.batcher = batcher
         self.seed = seed
-        self.sinks = sinks
+        self._sinks = sinks
         self._losses = Losses(self._note)
         self.envs: list[PlayedEnv] = []
         """The envs; those of workers that join a sweep later come last."""
@@ -240,7 +240,6 @@ class Engine:
         await together([self._bring(env, each) for env, each in zip(self.envs, progress, strict=True)])
 
     def activities(self) -> Counter[str]:
-        """Number of envs by activity."""
         return Counter(env.activity for env in self.envs)
 
     def _add_env(self, worker: Worker, local: int) -> PlayedEnv:
@@ -309,11 +308,11 @@ class Engine:
         return kept
 
     async def _emit(self, transition: Transition) -> None:
-        for sink in self.sinks:
+        for sink in self._sinks:
             await sink.emit(transition)
 
     async def _note(self, attempt: Attempt) -> None:
-        for sink in self.sinks:
+        for sink in self._sinks:
             await sink.fault(attempt)
 
 

@@ -211,7 +211,6 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
 
 
 def need_video_extra() -> None:
-    """Make sure that films can be written here."""
     try:
         import av  # noqa: F401
         import PIL.Image  # noqa: F401

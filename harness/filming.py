@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ..benchmarks.registry import load_suite_of_run
@@ -21,12 +19,10 @@ from ..results.records import EpisodeRecord
 from ..results.run_files import films_of
 from .film import FilmWriter, need_video_extra, read_film, write_contact_sheet
 from .replay import WHY_DIFFERENT, Replay, replay_run
+from .screen import progress
 
 #: Images of an episode on the contact sheet.
 SHEET_COLUMNS = 6
-
-#: Seconds between two progress lines where there is no terminal.
-LINE_SECONDS = 10.0
 
 #: Most episodes without a film that are listed one by one.
 MOST_LISTED = 20
@@ -58,12 +54,13 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
     if wanted:
         before = f"; {len(chosen) - len(wanted)} are filmed already" if len(chosen) > len(wanted) else ""
         console.print(f"filming {_episodes(len(wanted))} by simulating them again{before}", highlight=False)
-        with _kept_on_error(run), _progress(console, len(wanted)) as count:
+        played = itertools.count(1)
+        with _kept_on_error(run), progress(console, "filming", len(wanted)) as show:
 
             def done(replay: Replay) -> None:
                 if not replay.proven:
                     failed.append(replay)
-                count(len(failed))
+                show(next(played), f"{len(failed)} failed" if failed else "")
 
             replay_run(run, wanted, done, workers, partial(film_of, run))
     else:
@@ -90,7 +87,6 @@ def episode_keys(run: Path, which: str) -> list[str]:
 
 
 def film_path(run: Path, key: str) -> Path:
-    """Where an episode's film is kept."""
     return run / "videos" / f"{key.replace('/', '_')}.mp4"
 
 
@@ -136,35 +132,7 @@ def _kept_on_error(run: Path) -> Iterator[None]:
         raise type(interrupt)(f"interrupted; {kept}, and the same command resumes there") from None
 
 
-@contextlib.contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, else a line now and then; gives a function to call after each episode, with the number that failed."""
-    if console.is_terminal:
-        columns = (TextColumn("filming"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.description}", style="red"), console=console, transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda failed: bar.update(task, advance=1, description=f"{failed} failed" if failed else "")
-        return
-    began = printed = time.monotonic()
-    done = 0
-
-    def count(failed: int) -> None:
-        nonlocal done, printed
-        done += 1
-        now = time.monotonic()
-        if now - printed >= LINE_SECONDS:
-            printed = now
-            left = timedelta(seconds=round((now - began) / done * (total - done)))
-            trouble = f", {failed} failed" if failed else ""
-            console.print(
-                f"{time.strftime('%H:%M:%S')}  filmed {done}/{total}{trouble}, {left} left", highlight=False, soft_wrap=True
-            )
-
-    yield count
-
-
 def _report(failed: Sequence[Replay], console: Console) -> None:
-    """Print which episodes have no film, and why."""
     if not failed:
         return
     console.print(f"{_episodes(len(failed))} got no film; the same command tries them again:", style="red", highlight=False)

@@ -26,7 +26,6 @@ import numpy as np
 
 from ..benchmarks.captions import Description, Segment
 from ..envs.errors import VlarigError, not_importable
-from ..policies.qwen_vla.quantiles import Steps
 from ..results.records import EpisodeRecord
 from ..results.run_files import sync
 
@@ -240,7 +239,6 @@ class _Film:
 
 
 def need_data_extra() -> None:
-    """Make sure that datasets can be written and read here."""
     try:
         import av  # noqa: F401
         import PIL.Image  # noqa: F401
@@ -288,25 +286,6 @@ def image_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
     for name, share in QUANTILES.items():
         stats[name] = [_VALUES[np.searchsorted(each, share * each[-1])] for each in reached]
     return {name: [[[float(value)]] for value in values] for name, values in stats.items()} | {"count": [frames]}
-
-
-def total_stats(places: Sequence[Path], name: str) -> dict[str, Any]:
-    """The statistics of the ``states`` or the ``actions`` over all episodes, each by its folder."""
-    count, total, squares = 0, 0.0, 0.0
-    low, high = np.inf, -np.inf
-    with Steps(name) as steps:
-        for place in places:
-            recorded = read_steps(place)
-            values = recorded.states if name == "states" else recorded.actions
-            steps.add(values)
-            each = values.astype(np.float64)
-            count, total, squares = count + len(each), total + each.sum(0), squares + (each**2).sum(0)
-            low, high = np.minimum(low, each.min(0)), np.maximum(high, each.max(0))
-        quantiles = steps.quantiles(tuple(QUANTILES.values()))
-    mean = np.asarray(total) / count
-    std = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0.0))
-    stats = {"min": low, "max": high, "mean": mean, "std": std} | dict(zip(QUANTILES, quantiles, strict=True))
-    return {key: np.asarray(value).tolist() for key, value in stats.items()} | {"count": [count]}
 
 
 def subtask_segments(labels: Sequence[str]) -> list[dict[str, Any]]:

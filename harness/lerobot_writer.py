@@ -27,7 +27,6 @@ from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, sta
 from ..results.run_files import sync
 from .lerobot_files import (
     CODEC_NAME,
-    EpisodeSteps,
     RecordedEpisode,
     column_of,
     image_stats,
@@ -36,7 +35,6 @@ from .lerobot_files import (
     pixel_format,
     read_steps,
     subtask_segments,
-    total_stats,
     write_json,
     write_names,
 )
@@ -72,14 +70,7 @@ class _File(NamedTuple):
         return cls(*divmod(number, FILES_A_CHUNK))
 
 
-def write_dataset(
-    folder: Path,
-    episodes: Sequence[RecordedEpisode],
-    embodiment: Embodiment,
-    about: dict[str, Any],
-    data_mb: float = DATA_MB,
-    video_mb: float = VIDEO_MB,
-) -> None:
+def write_dataset(folder: Path, episodes: Sequence[RecordedEpisode], embodiment: Embodiment, about: dict[str, Any]) -> None:
     """Write the dataset into ``folder``, in place of one that is there.
 
     A death at any time leaves a folder without ``meta/info.json``, or the whole dataset.
@@ -89,15 +80,13 @@ def write_dataset(
         episodes: The episodes, in the dataset's order.
         embodiment: Their robot.
         about: How they were recorded: plain data for ``meta/vlarig.json``.
-        data_mb: Size after which the next file of numbers begins, in MB.
-        video_mb: The same for films.
     """
     if not episodes:
         raise VlarigError(f"there is no episode to write into {folder}: none succeeded; --keep-failures keeps the others too")
     draft = folder / ".draft"
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        _Writer(draft, episodes, embodiment, about, data_mb, video_mb).write()
+        _Writer(draft, episodes, embodiment, about).write()
         for name in ("meta", "data", "videos"):  # meta first: what is there no longer is no dataset
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("data", "videos", "meta"):
@@ -115,36 +104,25 @@ class _Writer:
     """Writes one dataset."""
 
     def __init__(
-        self,
-        folder: Path,
-        episodes: Sequence[RecordedEpisode],
-        embodiment: Embodiment,
-        about: dict[str, Any],
-        data_mb: float,
-        video_mb: float,
+        self, folder: Path, episodes: Sequence[RecordedEpisode], embodiment: Embodiment, about: dict[str, Any]
     ) -> None:
         self._folder = folder
         self._episodes = episodes
         self._embodiment = embodiment
         self._about = about
-        self._data_bytes, self._video_bytes = data_mb * 2**20, video_mb * 2**20
-        first = read_steps(episodes[0].place)
-        self._sizes = first.sizes
-        self._tasks = list(dict.fromkeys(each.record.instruction or each.record.task for each in episodes))
-        labels: dict[str, None] = {}
-        self._with_keypoints = False
-        for each in episodes:
-            steps = self._steps(each)
-            labels |= dict.fromkeys(steps.subtasks)
-            self._with_keypoints = self._with_keypoints or steps.keypoints is not None
-        self._subtasks = list(labels)
+        self._steps = [read_steps(each.place) for each in episodes]
+        self._sizes = self._steps[0].sizes
+        self._tasks = list(dict.fromkeys(map(self._task, episodes)))
+        self._subtasks = list(dict.fromkeys(label for steps in self._steps for label in steps.subtasks))
+        self._with_keypoints = any(steps.keypoints is not None for steps in self._steps)
         self._lengths = [each.record.steps for each in episodes]
 
     def write(self) -> None:
         """Write all of it, ``meta/info.json`` last."""
         (self._folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
         rows: list[dict[str, Any]] = [{} for _ in self._episodes]
-        self._write_data(rows)
+        columns = [self._columns(number) for number in range(len(self._episodes))]
+        self._write_data(rows, columns)
         for view in self._sizes:
             self._write_films(view, rows)
         self._write_episodes(rows)
@@ -152,27 +130,23 @@ class _Writer:
         if self._subtasks:
             write_names(self._folder / "meta" / "subtasks.parquet", "subtask_index", self._subtasks)
         self._write_ours()
-        self._write_statistics()
+        self._write_statistics(columns)
         write_json(self._folder / INFO, self._info())
         for file in sorted(self._folder.rglob("*")):
             if file.is_file():
                 sync(file)
 
-    def _steps(self, episode: RecordedEpisode) -> EpisodeSteps:
-        steps = read_steps(episode.place)
-        if len(steps.actions) != episode.record.steps or steps.sizes != self._sizes:
-            raise VlarigError(
-                f"the recorded episode {episode.place} has {len(steps.actions)} steps and views {steps.sizes}; its record has "
-                f"{episode.record.steps} steps, and the first episode the views {self._sizes}; record into another folder"
-            )
-        return steps
-
     def _task(self, episode: RecordedEpisode) -> str:
         return episode.record.instruction or episode.record.task
 
-    def _columns(self, number: int, steps: EpisodeSteps) -> dict[str, np.ndarray]:
+    def _columns(self, number: int) -> dict[str, np.ndarray]:
         """The numbers of an episode by feature, in the order of the features."""
-        length, begin = self._lengths[number], sum(self._lengths[:number])
+        episode, steps, length = self._episodes[number], self._steps[number], self._lengths[number]
+        if len(steps.actions) != length or steps.sizes != self._sizes:
+            raise VlarigError(
+                f"the recorded episode {episode.place} has {len(steps.actions)} steps and views {steps.sizes}; its record has "
+                f"{length} steps, and the first episode the views {self._sizes}; record into another folder"
+            )
         frames = np.arange(length)
         columns = {
             "observation.state": steps.states,
@@ -180,34 +154,28 @@ class _Writer:
             "timestamp": (frames / self._embodiment.control_frequency).astype(np.float32),
             "frame_index": frames,
             "episode_index": np.full(length, number),
-            "index": begin + frames,
-            "task_index": np.full(length, self._tasks.index(self._task(self._episodes[number]))),
+            "index": sum(self._lengths[:number]) + frames,
+            "task_index": np.full(length, self._tasks.index(self._task(episode))),
         }
         if self._subtasks:
             if not steps.subtasks:
-                raise VlarigError(
-                    f"{self._episodes[number].record.key} names no subtasks and others do; record all by one policy"
-                )
+                raise VlarigError(f"{episode.record.key} names no subtasks and others do; record all by one policy")
             columns["subtask_index"] = np.array([self._subtasks.index(label) for label in steps.subtasks])
         if self._with_keypoints:
             if steps.keypoints is None:
-                raise VlarigError(
-                    f"{self._episodes[number].record.key} has no keypoints and others have; record all by one policy"
-                )
+                raise VlarigError(f"{episode.record.key} has no keypoints and others have; record all by one policy")
             columns[KEYPOINTS] = steps.keypoints
         return columns
 
-    def _write_data(self, rows: list[dict[str, Any]]) -> None:
+    def _write_data(self, rows: list[dict[str, Any]], columns: Sequence[dict[str, np.ndarray]]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         number, size, begin, writer = 0, 0, 0, None
         try:
             for index, episode in enumerate(self._episodes):
-                steps = self._steps(episode)
-                columns = self._columns(index, steps)
-                table = pa.table({name: column_of(values) for name, values in columns.items()})
-                if writer is not None and size + table.nbytes > self._data_bytes:
+                table = pa.table({name: column_of(values) for name, values in columns[index].items()})
+                if writer is not None and size + table.nbytes > DATA_MB * 2**20:
                     writer.close()
                     writer, number, size = None, number + 1, 0
                 file = _File.number(number)
@@ -230,8 +198,8 @@ class _Writer:
                     }
                 )
                 begin += length
-                stats = {name: number_stats(values) for name, values in columns.items()}
-                stats |= {f"{IMAGES}{view}": image_stats(each, length) for view, each in steps.histograms.items()}
+                stats = {name: number_stats(values) for name, values in columns[index].items()}
+                stats |= {f"{IMAGES}{view}": image_stats(each, length) for view, each in self._steps[index].histograms.items()}
                 rows[index]["stats"] = stats
         finally:
             if writer is not None:
@@ -262,7 +230,7 @@ class _Writer:
         size = 0
         for index, episode in enumerate(self._episodes):
             more = (episode.place / f"{view}.mp4").stat().st_size
-            if indices and size + more > self._video_bytes:
+            if indices and size + more > VIDEO_MB * 2**20:
                 yield indices
                 indices, size = [], 0
             indices.append(index)
@@ -299,8 +267,7 @@ class _Writer:
                 "subtasks": subtask_segments(steps.subtasks),
                 "segments": steps.description and [asdict(each) for each in steps.description.segments],
             }
-            for index, episode in enumerate(self._episodes)
-            for steps in [self._steps(episode)]
+            for index, (episode, steps) in enumerate(zip(self._episodes, self._steps, strict=True))
         ]
         steps_of = [("begin", pa.int64()), ("end", pa.int64())]
         words = [("label", pa.string()), ("words", pa.string())]
@@ -324,28 +291,23 @@ class _Writer:
         )
         pq.write_table(pa.Table.from_pylist(rows, schema), self._folder / "meta" / "vlarig_episodes.parquet")
 
-    def _write_statistics(self) -> None:
+    def _write_statistics(self, columns: Sequence[dict[str, np.ndarray]]) -> None:
         """``meta/stats.json``, and ``meta/vlarig.json`` with the same quantiles."""
-        number = {name: total_stats([each.place for each in self._episodes], name) for name in ("states", "actions")}
-        stats = {"observation.state": number["states"], "action": number["actions"]}
-        columns = [self._columns(index, self._steps(each)) for index, each in enumerate(self._episodes)]
-        for name in columns[0]:
-            if name not in stats:
-                stats[name] = number_stats(np.concatenate([each[name] for each in columns]))
+        stats = {name: number_stats(np.concatenate([each[name] for each in columns])) for name in columns[0]}
         for view in self._sizes:
-            total = sum((self._steps(each).histograms[view] for each in self._episodes), np.zeros((3, 256), np.int64))
+            total = np.sum([steps.histograms[view] for steps in self._steps], axis=0)
             stats[f"{IMAGES}{view}"] = image_stats(total, sum(self._lengths))
         write_json(self._folder / "meta" / "stats.json", stats)
-        ours = {
-            name: Statistics(tuple(each["q01"]), tuple(each["q99"]), str(self._about.get("name", "recorded")))
-            for name, each in number.items()
-        }
-        state = ours["states"] if self._embodiment.state_layout else None
+        state, actions = (
+            Statistics(tuple(stats[name]["q01"]), tuple(stats[name]["q99"]), str(self._about.get("name", "recorded")))
+            for name in ("observation.state", "action")
+        )
+        statistics = DatasetStatistics(actions, state if self._embodiment.state_layout else None)
         data = {
             "version": 1,
             "embodiment": asdict(self._embodiment),
             "cameras": {f"{IMAGES}{view}": view for view in self._sizes},
-            "statistics": statistics_to_data({self._embodiment.statistics_key: DatasetStatistics(ours["actions"], state)}),
+            "statistics": statistics_to_data({self._embodiment.statistics_key: statistics}),
             **self._about,
         }
         write_json(self._folder / "meta" / "vlarig.json", data)

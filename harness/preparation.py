@@ -55,7 +55,6 @@ class Tried:
             self._tried[line["task"]][line["initial_state"]] = line["data"]
 
     def note(self, task: Task, initial_state: int, data: dict[str, Any] | None) -> None:
-        """Write an initial state's result."""
         self._check_shared(data)
         try:
             line = json.dumps({"task": task.name, "initial_state": initial_state, "data": data})
@@ -248,7 +247,6 @@ def _episode(suite: Suite, task: Task, initial_state: int) -> Episode:
 
 
 def _preparation(suite: Suite) -> Preparation:
-    """How the suite is prepared."""
     if suite.preparation is None:
         raise VlarigError(f"the initial states of {suite.name!r} are known; there is nothing to prepare")
     return suite.preparation

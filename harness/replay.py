@@ -164,7 +164,6 @@ class _Replayer:
     watch: Watch | None
 
     async def replay(self, parts: Sequence[_Part], workers: int | None) -> None:
-        """Replay all parts, one suite after the other."""
         for part in parts:
             size = choose_size(part.worker_spec.suite.footprint, part.episodes, Machine.here(), workers, ENVS_PER_WORKER)
             count = min(size.workers, len(part.episodes))

@@ -46,6 +46,10 @@ from .children.supervisor import ChildLostError, Supervisor
 
 T = TypeVar("T")
 
+#: Seconds of the driver's running time that a replica gets to load its policy, which may have to be downloaded, and to answer a batch,
+#: of which the first may include compilation; long, since a slow replica is not broken.
+LOAD_SECONDS, ANSWER_SECONDS = 3600.0, 600.0
+
 #: Seconds that a replica gets to close its policy at the end.
 EXIT_SECONDS = 5.0
 
@@ -57,22 +61,6 @@ _DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Timeouts of a replica, in seconds of the driver's running time; long, since a slow replica is not broken.
-
-    Attributes:
-        load: For loading its policy, which may have to be downloaded.
-        answer: For answering a batch; the first may include compilation.
-    """
-
-    load: float = 3600.0
-    answer: float = 600.0
-
-
-PATIENCE = Patience()
-
-
-@dataclass(frozen=True)
 class ReplicaConfig:
     """The recipe of a replica.
 
@@ -81,14 +69,12 @@ class ReplicaConfig:
         options: The policy's options.
         environment: The process's environment variables.
         files: Open files that it inherits, by the environment variable that gets the file's path.
-        patience: Its timeouts.
     """
 
     policy: str
     options: Mapping[str, str]
     environment: Mapping[str, str]
     files: Mapping[str, int] = field(default_factory=dict)
-    patience: Patience = PATIENCE
 
 
 class _Output:
@@ -233,8 +219,8 @@ class Replica(MessageMember):
                 command=[sys.executable, "-P", "-u", "-m", "vlarig.policies.replica"],
                 environment=config.environment,
                 greeting=arguments,
-                load_seconds=config.patience.load,
-                answer_seconds=config.patience.answer,
+                load_seconds=LOAD_SECONDS,
+                answer_seconds=ANSWER_SECONDS,
                 output=self._output,
                 files=config.files,
                 most_bytes=MAX_BATCH_BYTES,
@@ -286,14 +272,13 @@ def _messages(frame: Frame) -> list[Message]:
     return messages
 
 
-def replicated_policy(name: str, options: Mapping[str, str], count: int, patience: Patience = PATIENCE) -> PolicyPool[Replica]:
+def replicated_policy(name: str, options: Mapping[str, str], count: int) -> PolicyPool[Replica]:
     """A policy in processes of this machine. Close it after use.
 
     Args:
         name: The policy's name, as for :func:`~vlarig.policies.registry.load_policy`.
         options: Its options.
         count: How many replicas.
-        patience: Timeouts of each.
     """
     if count < 1:
         raise PolicyError(f"{count} replicas of the policy {name!r}; expected 1 or more")
@@ -305,7 +290,7 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
         stack.callback(loop.close)
         launcher = Launcher()
         stack.callback(lambda: loop.run(launcher.__aexit__()))
-        configs = (ReplicaConfig(name, options, environment, files, patience) for environment in environments)
+        configs = (ReplicaConfig(name, options, environment, files) for environment in environments)
         replicas = [Replica(number, config, loop, launcher) for number, config in zip(range(count), configs, strict=False)]
         stack.callback(lambda: loop.run(_end_all(replicas)))
         loop.run(together([replica.start() for replica in replicas]))

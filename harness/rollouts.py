@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
 
 from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import Suite, Task
@@ -21,10 +21,8 @@ from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
-from ..results.records import Attempt
 from .children.liveness import together
 from .engine import Engine, EnvProgress
-from .episode_queue import EpisodeQueue
 from .machines.fleets import Fleet, LocalFleet
 from .plan import PlannedSuite, plan_suite
 from .transition import Sink, Transition
@@ -92,8 +90,6 @@ class Rollouts:
         groups: Equal groups of envs, in the order of their numbers, whose requests are always answered together: one group simulates
             while the policy computes another's actions. So each batch is of the same envs, whatever the timing, and a neural policy's
             replies are the same for any workers. ``None``: batches of the requests that come first.
-        batch_seconds: How long a batch that is not full waits for more requests; at 0, the requests that came while the policy was
-            busy make the next one.
         sinks: Get every transition too.
         logs: Folder of the workers' logs.
 
@@ -112,7 +108,6 @@ class Rollouts:
         seed: int = 0,
         batch: int | None = None,
         groups: int | None = None,
-        batch_seconds: float = 0.0,
         sinks: Sequence[Sink] = (),
         logs: Path = Path("logs"),
     ) -> None:
@@ -126,7 +121,7 @@ class Rollouts:
             raise VlarigError(
                 f"{self.num_envs} envs cannot be put into {groups} equal groups; choose a number that divides them"
             )
-        self._batching = Batching(batch or self.num_envs, batch_seconds, groups and self.num_envs // groups)
+        self._batching = Batching(batch or self.num_envs, cohort=groups and self.num_envs // groups)
         self._groups = [
             self._group(name, tasks, (protocols or {}).get(name), (streams or {}).get(name)) for name, tasks in counts.items()
         ]
@@ -184,24 +179,6 @@ class Rollouts:
         """
         self._loop.run(self._go_on(progress))
 
-    def play(self, episodes: Sequence[Episode], keep: Callable[[Transition], T] | None = None) -> dict[str, list[T]]:
-        """Whole episodes on the same workers, such as an evaluation's: key to what is kept of each transition, in order.
-
-        Episodes that :meth:`collect` has under way are left, and it begins new ones. An episode that was given up after failed
-        attempts is missing.
-
-        Args:
-            episodes: Of the suites of these rollouts.
-            keep: As for :meth:`collect`.
-
-        Raises:
-            VlarigError: An episode is of another suite, or as for :meth:`collect`.
-        """
-        wanted: Callable[[Transition], T] = keep or (lambda transition: transition)  # type: ignore[assignment, return-value]
-        kept = _Kept(wanted)
-        self._loop.run(self._play(episodes, kept))
-        return {episode.key: kept.episodes[episode.key] for episode in episodes if episode.key in kept.episodes}
-
     def _group(
         self, name: str, tasks: Mapping[str, int], protocol: str | None, given: Sequence[Iterator[Episode]] | None
     ) -> _Group:
@@ -243,43 +220,6 @@ class Rollouts:
 
     async def _collect(self, chunks: int, keep: Callable[[Transition], T]) -> list[list[list[T]]]:
         return await together([engine.collect(chunks, keep) for engine in self._engines])
-
-    async def _play(self, episodes: Sequence[Episode], kept: _Kept[T]) -> None:
-        names = [group.plan.suite.name for group in self._groups]
-        queues: dict[str, list[Episode]] = {name: [] for name in names}
-        for episode in episodes:
-            if episode.suite not in queues:
-                raise VlarigError(f"the episode {episode.key} is of none of the suites {', '.join(names)}")
-            queues[episode.suite].append(episode)
-        for engine in self._engines:
-            engine.sinks = [*self._sinks, kept]
-        try:
-            await together(
-                [engine.sweep(EpisodeQueue(queues[name])) for name, engine in zip(names, self._engines, strict=True)]
-            )
-        finally:
-            for engine in self._engines:
-                engine.sinks = self._sinks
-
-
-class _Kept(Generic[T]):
-    """Keeps something of each transition, by episode."""
-
-    def __init__(self, keep: Callable[[Transition], T]) -> None:
-        self._keep = keep
-        self.episodes: dict[str, list[T]] = {}
-
-    async def emit(self, transition: Transition) -> None:
-        """Keep it; an episode that restarts is kept from its new beginning."""
-        key = transition.episode.key
-        if transition.request.chunk == 0:
-            self.episodes[key] = []
-        self.episodes[key].append(self._keep(transition))
-
-    async def fault(self, attempt: Attempt) -> None:
-        """Drop an episode that was given up."""
-        if attempt.gave_up:
-            self.episodes.pop(attempt.key, None)
 
 
 def _task_counts(suite: Suite, wanted: int | Mapping[str, int]) -> dict[str, int]:

@@ -14,12 +14,9 @@ from ..results.ledger import Ledger
 from ..results.manifest import MANIFEST_NAME, Identity, Manifest
 from ..results.merging import take_over
 from ..results.planning import episodes_digest
-from ..results.runs import sibling_runs, summarize
+from ..results.runs import DEFAULT_RUNS, sibling_runs, summarize
 from .plan import PlannedSuite, SweepConfig
 from .runtimes.spec import load_spec, requested_renderers
-
-#: Folder of runs without a folder of their own.
-RUNS = Path("runs")
 
 
 def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[PlannedSuite]) -> Path:
@@ -34,7 +31,7 @@ def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[PlannedS
     identity_hash = identity.model_copy(update={"renderer": " ".join(requested)}).identity_hash()
     words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
     shard = f"-shard-{config.shard.replace('/', '-of-')}" if config.shard else ""
-    return RUNS / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
+    return DEFAULT_RUNS / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
 
 
 def as_begun(run: Path, plans: list[PlannedSuite]) -> list[PlannedSuite]:

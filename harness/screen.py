@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.measure import Measurement
-from rich.segment import Segment
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-
-from .printable import printable
 
 #: Wider than any table.
 _ENDLESS = 10_000
 
+#: Seconds between two lines of progress where there is no terminal.
+LINE_SECONDS = 10.0
+
 
 class Screen(Console):
-    """A rich console on which strings are shown as they are: no markup, no emoji codes, no control characters.
+    """A rich console on which strings are shown as they are: no markup, no emoji codes.
 
     Styles are given as ``style=``, or as a rich ``Text``.
 
@@ -32,12 +36,6 @@ class Screen(Console):
     def __init__(self, **options: Any) -> None:
         plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
         super().__init__(**plain | options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The segments of the output; rich's own, which move the cursor, are left as they are."""
-        for segment in super().render(renderable, options):
-            text = segment.text if segment.control else printable(segment.text)
-            yield segment if text == segment.text else Segment(text, segment.style)
 
     def print_table(self, table: Table, blocks: Iterable[tuple[Text, str]]) -> None:
         """Print a table; where it is too wide for the screen, print paragraphs instead, so that no name is broken.
@@ -64,6 +62,36 @@ def report(line: str) -> None:
     Screen(stderr=True, soft_wrap=True).print(line)
 
 
+@contextmanager
+def progress(console: Console, name: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show how far a work is: a bar on a terminal, else a line now and then.
+
+    Gives a function to call with how many of ``total`` are done, and with a note.
+
+    Args:
+        console: Where.
+        name: What is done.
+        total: How many there are.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    note = TextColumn("{task.fields[note]}")
+    with Progress(*columns, note, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total, note="")
+        began = printed = time.monotonic()
+
+        def show(done: int, note: str) -> None:
+            nonlocal printed
+            bar.update(task, completed=done, note=note)
+            now = time.monotonic()
+            if not console.is_terminal and now - printed >= LINE_SECONDS:
+                printed = now
+                left = f"{timedelta(seconds=round((now - began) / done * (total - done)))} left" if done else ""
+                words = ", ".join(filter(None, (f"{name} {done}/{total}", note, left)))
+                console.print(f"{time.strftime('%H:%M:%S')}  {words}", highlight=False, soft_wrap=True)
+
+        yield show
+
+
 def report_refused(refused: Sequence[tuple[str, str]]) -> int:
     """Print on standard error which runs were left out and why, and return the command's exit status: 1 where one was."""
     for name, reason in refused:
@@ -76,4 +104,4 @@ def print_document(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     if sys.stdout is not None:  # it was closed
-        sys.stdout.write(printable(text))
+        sys.stdout.write(text)

@@ -21,8 +21,9 @@ from ..envs.api import Episode
 from ..envs.background import run_to_end
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
-from ..policies.batching import Batcher, Batching, Rounding
+from ..policies.batching import Batcher, Batching
 from ..policies.calls import make_strict
+from ..policies.load import Rounding
 from ..policies.registry import loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest

@@ -29,7 +29,6 @@ class Terminated(KeyboardInterrupt):
 
 
 def exit_status(interrupt: KeyboardInterrupt) -> int:
-    """The exit status of a command that ``interrupt`` ended."""
     return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 

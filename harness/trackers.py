@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from ..envs.errors import VlarigError
 
@@ -25,14 +26,12 @@ class Tracker(Protocol):
         ...
 
 
-class TensorBoard:
+class _TensorBoard:
     """Event files in a folder, which ``tensorboard --logdir`` shows."""
 
-    def __init__(self, folder: Path, project: str) -> None:
-        try:
-            from tensorboard.summary import Writer
-        except ImportError as error:
-            raise _missing("tensorboard", error) from None
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary import Writer
+
         self._writer = Writer(str(folder / "tensorboard"))
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -45,17 +44,10 @@ class TensorBoard:
 
 
 class _Hosted:
-    """A package with the interface of ``wandb``; trackio has the same."""
+    """Weights & Biases, or Hugging Face's Trackio, which has the same interface."""
 
-    package: str
-
-    def __init__(self, folder: Path, project: str) -> None:
-        from importlib import import_module
-
-        try:
-            self._module = import_module(self.package)
-        except ImportError as error:
-            raise _missing(self.package, error) from None
+    def __init__(self, package: str, folder: Path, project: str) -> None:
+        self._module = import_module(package)
         self._module.init(project=project, name=folder.name)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -63,18 +55,6 @@ class _Hosted:
 
     def close(self) -> None:
         self._module.finish()
-
-
-class WeightsAndBiases(_Hosted):
-    """Weights & Biases."""
-
-    package = "wandb"
-
-
-class Trackio(_Hosted):
-    """Trackio, of Hugging Face."""
-
-    package = "trackio"
 
 
 def make_tracker(name: str, folder: Path, project: str) -> Tracker:
@@ -85,10 +65,12 @@ def make_tracker(name: str, folder: Path, project: str) -> Tracker:
         folder: The run's folder.
         project: The run's project in hosted trackers.
     """
-    known = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
-    if name not in known:
-        raise VlarigError(f"unknown tracker {name!r}; expected one of {', '.join(known)}")
-    return known[name](folder, project)
+    if name not in get_args(TrackerName):
+        raise VlarigError(f"unknown tracker {name!r}; expected one of {', '.join(get_args(TrackerName))}")
+    try:
+        return _TensorBoard(folder) if name == "tensorboard" else _Hosted(name, folder, project)
+    except ImportError as error:
+        raise _missing(name, error) from None
 
 
 def check_trackers(names: Collection[str]) -> None:

@@ -12,14 +12,15 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from lerobot_images import LENGTHS, SIZE, TASKS, frame_image, numbers
 from PIL import Image
 from sample_runs import make_record
 
 from vlarig.benchmarks.captions import Description, Segment
 from vlarig.envs.embodiments import Channel, Embodiment
+from vlarig.harness import lerobot_writer
 from vlarig.harness.lerobot_files import EpisodeDraft, RecordedEpisode
-from vlarig.harness.lerobot_writer import write_dataset
 
 VIEWS = ("ego", "cam_left_wrist")
 
@@ -61,7 +62,10 @@ def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: f
         record = make_record(episode, steps=length, chunks=(length,), actions=actions, instruction=TASKS[episode])
         episodes.append(RecordedEpisode(record, seed=episode, place=staging / str(episode)))
     folder.mkdir(parents=True, exist_ok=True)
-    write_dataset(folder, episodes, ROBOT, {"name": "test"}, data_mb, video_mb)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lerobot_writer, "DATA_MB", data_mb)
+        patch.setattr(lerobot_writer, "VIDEO_MB", video_mb)
+        lerobot_writer.write_dataset(folder, episodes, ROBOT, {"name": "test"})
     return folder
 
 

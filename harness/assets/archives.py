@@ -1,8 +1,7 @@
 """A bundle's files out of archives: upstream's, which are downloaded and checked as they come, or one that is here and is unpacked.
 
-The library pooch would check whole archives, by hashes that GitHub does not keep the same, and unpack them from the disk. Members of an
-archive are checked here, not by tarfile's ``filter="data"``: the Python 3.11.2 of Debian 12 has no filters. Nothing is written outside
-of a bundle's own folder.
+The library pooch would check whole archives, by hashes that GitHub does not keep the same, and unpack them from the disk. Only plain
+files are taken, into a bundle's own folder; they get the modes, owners and times of new ones.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from ...envs.errors import VlarigError
 from ...envs.untrusted import one_line
@@ -54,22 +53,10 @@ SILENCE = 60.0
 Watch = Callable[[int, int], None]
 
 
-class UnsafeMemberError(tarfile.TarError):
-    """A member of an archive that must not be unpacked."""
-
-
 def download_files(spec: BundleSpec, urls: Sequence[str], folder: Path, report: Callable[[str], None], watch: Watch) -> None:
-    """Write the bundle's official files to ``folder``; the rest of the archives is passed over.
+    """Write the bundle's official files to ``folder``, which is empty; the rest of the archives is passed over.
 
-    Args:
-        spec: The bundle.
-        urls: Where the archive of each source is: upstream's own address or a copy's, by http, https or file.
-        folder: An empty folder; the caller deletes it where this fails.
-        report: Called with a message for each archive.
-        watch: Called with the progress.
-
-    Raises:
-        OSError: The folder cannot be written.
+    ``urls`` says where the archive of each source is: upstream's own address or a copy's, by http, https or file.
     """
     files = received = 0
     for source, url in zip(spec.sources, urls, strict=True):
@@ -90,10 +77,10 @@ def _take_source(spec: BundleSpec, source: Source, url: str, files: dict[str, st
         try:
             for inside, content in _members(url, download):
                 above = next((origin for origin in folders if inside.startswith(_below(origin))), inside)
-                if above not in owed or ".." in PurePosixPath(inside).parts:
+                if above not in owed:
                     continue
                 path = owed[above] + inside.removeprefix(_below(above)) if above in folders else owed.pop(above)
-                write_file(folder / path, content)
+                _write_file(folder, path, content)
                 if above not in folders:
                     _check(spec, path, folder, source, url)
                 if not owed:  # a folder may go on to the archive's end
@@ -129,10 +116,16 @@ def _members(url: str, download: _Download) -> Iterator[tuple[str, IO[bytes]]]:
         return
     stream: Any = download  # of which tarfile reads alone
     with tarfile.open(fileobj=stream, mode="r|*", bufsize=_DOWNLOADED) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is not None:
-                yield member.name.partition("/")[2], content
+        for name, content in _plain_files(archive):
+            yield name.partition("/")[2], content
+
+
+def _plain_files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
+    """Path and content of the plain files of a tar, which is read as it comes."""
+    for member in archive:
+        content = archive.extractfile(member) if member.isfile() else None
+        if content is not None:
+            yield member.name, content
 
 
 def _below(origin: str) -> str:
@@ -220,36 +213,23 @@ def unpacked_name(archive: Path, name: str) -> str:
         raise VlarigError(f"{archive} cannot be read: {error.strerror or error}; fix that, or move it away") from None
 
 
-def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str], None]) -> None:
+def unpack(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
     """Unpack ``archive`` to ``folder``, unless that was done before, in which case nothing is written.
 
-    Two processes at the same time wait for each other, and what was interrupted is made again. Only contents are taken: files get the
-    modes, owners and times of new ones.
-
-    Args:
-        archive: The archive.
-        folder: The folder.
-        most_bytes: Most bytes that it may hold, its headers included.
-        report: Gets a line when it is unpacked.
+    Two processes at the same time wait for each other, and what was interrupted is made again.
     """
-    _make_once(folder, f"{archive}", lambda scratch: _unpack_to(archive, scratch, most_bytes), report)
+    _make_once(folder, f"{archive}", lambda scratch: _unpack_to(archive, scratch), report)
 
 
 def assemble(spec: BundleSpec, archives: Sequence[Path], folder: Path, report: Callable[[str], None]) -> None:
-    """Put a bundle together from its parts, unless that was done before, and have it completed.
+    """Put a bundle together from its parts, an archive for each, unless that was done before, and have it completed.
 
     The contents of what was completed are written to :data:`~vlarig.harness.assets.spec.MADE` in the folder.
-
-    Args:
-        spec: The bundle.
-        archives: An archive for each part.
-        folder: The folder.
-        report: Gets a line when it is put together.
     """
 
     def fill(scratch: Path) -> None:
         for part, archive in zip(spec.parts, archives, strict=True):
-            _unpack_to(archive, scratch / part.folder, spec.most_bytes, without_top=True)
+            _unpack_to(archive, scratch / part.folder, without_top=True)
         if spec.complete:
             completed = pkgutil.resolve_name(spec.complete)(scratch)
             lines = [f"{content_id(scratch, path, spec.files[path])}  {path}\n" for path in completed]
@@ -278,61 +258,22 @@ def _make_once(folder: Path, archives: str, fill: Callable[[Path], None], report
                 fill(scratch)
 
 
-def _unpack_to(archive: Path, folder: Path, most_bytes: int, without_top: bool = False) -> None:
+def _unpack_to(archive: Path, folder: Path, without_top: bool = False) -> None:
     opener: Any = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstd.open}[archive.suffix]
     try:
-        with opener(archive, "rb") as plain, tarfile.open(fileobj=cast("Any", _Bounded(plain, most_bytes)), mode="r|") as tar:
-            for member in tar:
-                if without_top:
-                    member.name = member.name.partition("/")[2]
-                if member.name:
-                    _write_member(tar, member, folder)
-    except UnsafeMemberError as error:
-        raise VlarigError(f"{archive} is not unpacked, since it is unsafe: {error}; replace it") from None
+        with opener(archive, "rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+            for name, content in _plain_files(tar):
+                path = name.partition("/")[2] if without_top else name
+                if path:
+                    _write_file(folder, path, content)
     except DAMAGED as error:
         raise VlarigError(f"{archive} is damaged ({one_line(str(error))}); replace it") from None
 
 
-def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Write a member, which must be a plain file or a folder within ``folder``; a bundle has nothing else.
-
-    Raises:
-        UnsafeMemberError: It is something else.
-    """
-    if not (member.isfile() or member.isdir()) or member.issparse():
-        raise UnsafeMemberError(f"{member.name!r} is neither a plain file nor a folder")
-    path = folder / member.name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UnsafeMemberError(f"{member.name!r} would be extracted outside the destination")
-    content = tar.extractfile(member)
-    if content is None:
-        path.mkdir(parents=True, exist_ok=True)
-    else:
-        write_file(path, content)
-
-
-def write_file(file: Path, content: IO[bytes]) -> None:
-    """Write the content to a file, whose folder need not be there."""
+def _write_file(folder: Path, path: str, content: IO[bytes]) -> None:
+    if path.startswith("/") or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} would be written outside of its folder")
+    file = folder / path
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as out:
         shutil.copyfileobj(content, out, _WRITTEN)
-
-
-class _Bounded:
-    """An archive's contents, which tarfile reads, up to a bound: a few megabytes can be decompressed to any number."""
-
-    def __init__(self, plain: IO[bytes], most: int) -> None:
-        self._plain = plain
-        self._most = self._left = most
-
-    def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes more.
-
-        Raises:
-            UnsafeMemberError: There were more than the bound in all.
-        """
-        data = self._plain.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise UnsafeMemberError(f"it holds more than {self._most / 10**9:g} GB, and this bundle holds less")
-        return data

@@ -24,13 +24,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle as it lies on this machine.
-
-    Attributes:
-        name: Name of the bundle.
-        folder: The folder that holds its files.
-        contents: The files, checked.
-    """
+    """A bundle as it lies on this machine, its files checked."""
 
     name: str
     folder: Path
@@ -51,12 +45,8 @@ class Bundle:
 class AssetState:
     """A bundle in a listing.
 
-    Attributes:
-        name: Name of the bundle.
-        title: One line for listings.
-        bundle: The bundle; ``None`` where nothing was found, or only an archive.
-        problem: Why it cannot be used, with what to do; empty where it can.
-        archive: The archive that is here and was not unpacked yet; only in a listing, which unpacks none.
+    ``bundle`` is ``None`` where nothing was found, or only an ``archive``, which a listing does not unpack. ``problem`` says why it
+    cannot be used, with what to do; it is empty where it can.
     """
 
     name: str
@@ -68,13 +58,9 @@ class AssetState:
 
 @dataclass(frozen=True)
 class FoundBundle:
-    """Where a bundle was found.
+    """Where a bundle was found: a folder, into which one ``archive`` is unpacked, or several ``parts`` are put together.
 
-    Attributes:
-        folder: Its folder.
-        archive: The archive that is unpacked below that folder; ``None`` for a folder that was found as it is.
-        remedy: What to do where the files turn out not to be whole.
-        parts: The archives that are put together there; none for a folder or one archive.
+    ``remedy`` says what to do where the files turn out not to be whole.
     """
 
     folder: Path
@@ -84,12 +70,7 @@ class FoundBundle:
 
 
 def find_bundle(name: str, report: Report = lambda line: None) -> Bundle:
-    """The bundle of that name, every file of it checked; an archive is unpacked before.
-
-    Args:
-        name: Name of the bundle.
-        report: Called with a message where something takes a while.
-    """
+    """The bundle of that name, every file of it checked; an archive is unpacked before."""
     state = inspect_bundle(name, report)
     if state.bundle is None or state.problem:
         raise VlarigError(state.problem)
@@ -118,7 +99,7 @@ def inspect_bundle(name: str, report: Report = lambda line: None) -> AssetState:
         place = locate_bundle(name)
         folder = place.folder
         if place.archive is not None:
-            unpack(place.archive, folder, spec.most_bytes, report)
+            unpack(place.archive, folder, report)
             folder = folder / name if (folder / name).is_dir() else folder
         if place.parts:
             assemble(spec, place.parts, folder, report)
@@ -164,15 +145,7 @@ def fetch_bundle(
     """Download the bundle's official files to ``<home>/assets/<name>``; nothing is done where they exist.
 
     Two downloads at the same time wait for each other. An interrupted one leaves a scratch folder, which the next download deletes.
-
-    Args:
-        name: Name of the bundle.
-        urls: Where to get copies of the official archives, one for each source; the official places where empty.
-        report: Called with a message for each step.
-        watch: Called with the number of complete files and of received bytes.
-
-    Returns:
-        The folder of the files.
+    ``urls`` says where to get copies of the official archives, one for each source.
     """
     spec = load_bundle(name)
     archives = [source.archive for source in spec.sources]

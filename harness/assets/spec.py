@@ -77,7 +77,6 @@ class BundleSpec:
         files: Path of every file that the bundle must have, to its official content.
         stand_ins: Path of each official file that has a known replacement, to the replacement. That may lie at another path,
             where the simulator takes either.
-        most_bytes: More bytes than an archive of the bundle holds, unpacked.
         stand_ins_note: How far results from stand-ins differ from official ones, in a few words.
         parts: Archives of ``$VLARIG_ASSETS`` that together hold the bundle, where it is not there as one.
         complete: Function that makes stand-ins for what the parts lack, ``module:function``: it gets the folder, and returns the paths
@@ -89,7 +88,6 @@ class BundleSpec:
     sources: tuple[Source, ...]
     files: dict[str, str]
     stand_ins: dict[str, File]
-    most_bytes: int
     stand_ins_note: str
     parts: tuple[Part, ...] = ()
     complete: str = ""
@@ -113,7 +111,6 @@ def load_bundle(name: str) -> BundleSpec:
         sources=tuple(Source(**source) for source in data["sources"]),
         files={path: blob for blob, path in listed},
         stand_ins={path: File(elsewhere.get(path, path), blob) for path, blob in data.get("stand_ins", {}).items()},
-        most_bytes=data["most_bytes"],
         stand_ins_note=data.get("stand_ins_note", ""),
         parts=tuple(Part(**part) for part in data.get("parts", ())),
         complete=data.get("complete", ""),

@@ -287,7 +287,6 @@ class Child:
             raise await self._death()
 
     def _learn(self, report: Mapping[str, Any]) -> None:
-        """Record a report of the launcher."""
         if "pid" in report:
             self._pid = report["pid"]
         if "excess" in report:

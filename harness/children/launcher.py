@@ -57,12 +57,7 @@ class _Process:
 
 
 class Launcher:
-    """Serves one driver.
-
-    Args:
-        control: The socket to the driver.
-        driver: The driver's process id.
-    """
+    """Serves one driver, by its process id."""
 
     def __init__(self, control: socket.socket, driver: int) -> None:
         self._control = control
@@ -249,7 +244,6 @@ def _environment_of(process: Path) -> list[bytes]:
 
 
 def main() -> None:
-    """Serve on standard input; see the module."""
     # A launcher that is stopped goes on when its driver dies, and ends its children.
     die_with_parent(signal.SIGCONT)
     for name in (signal.SIGINT, signal.SIGPIPE):

@@ -89,7 +89,6 @@ class Line:
 
     @property
     def pid(self) -> int:
-        """Process id of the child, on its machine."""
         return self._channel.pid
 
     async def ask(self, frame: Frame) -> Frame:
@@ -106,7 +105,6 @@ class Line:
         return await answered
 
     async def end(self, seconds: float = 0.0) -> None:
-        """End the process, after ``seconds`` in which it may end by itself."""
         await self._channel.end(seconds)
         self._listener.cancel()
         await asyncio.wait({self._listener})
@@ -137,11 +135,7 @@ class Line:
 
 
 class WorkerLine(Line):
-    """A line to a worker.
-
-    Attributes:
-        embodiment: What its simulator moves.
-    """
+    """A line to a worker, whose simulator moves ``embodiment``."""
 
     charges = True
 

@@ -32,12 +32,7 @@ LEFT_OUT = b"\n[the middle of this log is left out; its first and last %d MiB ar
 
 
 class MemoryShare:
-    """A simulator's share of the machine's memory: when to replace its process before it exceeds the share and is killed.
-
-    Args:
-        pid: The process.
-        share: Most bytes that it may take; no bound when ``None``.
-    """
+    """A simulator's share of the machine's memory in bytes: when to replace its process before it exceeds the share and is killed."""
 
     def __init__(self, pid: int, share: int | None) -> None:
         self._pid = pid
@@ -89,12 +84,6 @@ class Simulator:
         cls, launcher: Launcher, worker_spec: WorkerSpec, output: Callable[[bytes], None], memory_bytes: int | None = None
     ) -> Self:
         """Start the process and wait until its adapter is loaded.
-
-        Args:
-            launcher: Starts it.
-            worker_spec: Its recipe.
-            output: Called with its output.
-            memory_bytes: Most memory that it may take; no bound when ``None``.
 
         Raises:
             CodeChangedError: Its code changed since the run began.
@@ -153,15 +142,9 @@ class Simulator:
             raise BadMessageError(f"a message of kind {frame.kind} out of turn; expected Start, Step or Prepare")
 
     async def sent(self) -> None:
-        """Wait until all requests are sent, or the process is dead."""
         await self._child.sent()
 
     async def receive(self) -> Frame:
-        """Its reply to the oldest request that has none.
-
-        Raises:
-            ChildDied: There will be none.
-        """
         try:
             return await self._child.receive()
         except ChildDied as death:
@@ -170,7 +153,6 @@ class Simulator:
             raise
 
     async def end(self, seconds: float = 0.0) -> None:
-        """End the process and all that it has started."""
         await self._child.end(seconds)
 
 
@@ -185,11 +167,7 @@ def _welcome(frame: Frame, adapter: str) -> Welcome:
 
 
 class WorkerLog:
-    """A worker's log, a file of bounded size: the beginning and the end of its output.
-
-    Args:
-        path: The file; its present content stays, and counts.
-    """
+    """A worker's log, a file of bounded size: the beginning and the end of its output. What is there already stays, and counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

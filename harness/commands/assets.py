@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tyro.conf import Positional, UseAppendAction
 
 from ...envs.errors import VlarigError
 from ..assets import bundle as assets
-from ..assets.archives import Watch
 from ..command_line import parse
-from ..screen import Screen, report
-
-#: Seconds between two lines of progress where there is no terminal.
-LINE_SECONDS = 10.0
+from ..screen import Screen, progress, report
 
 
 @dataclass
@@ -43,8 +35,8 @@ class Fetch:
         if self.url and len(self.names) > 1:
             raise VlarigError(f"--url is for one bundle, but {len(self.names)} were named; fetch them one by one")
         for name in self.names:
-            with progress(name, len(assets.load_bundle(name).files)) as watch:
-                assets.fetch_bundle(name, self.url, report, watch)
+            with progress(Screen(stderr=True), f"files of {name}", len(assets.load_bundle(name).files)) as show:
+                assets.fetch_bundle(name, self.url, report, lambda files, received: show(files, decimal(received)))
 
 
 @dataclass
@@ -117,28 +109,6 @@ DESCRIPTION = """Simulators' data files (scenes, objects, initial states) come i
 
 They are searched in $VLARIG_ASSETS, then where `fetch` puts them.
 """
-
-
-@contextmanager
-def progress(name: str, total: int) -> Iterator[Watch]:
-    """Show a download on stderr: a bar on a terminal, else a line now and then."""
-    console = Screen(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"),
-        TextColumn("{task.fields[received]}"), TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=total, received="", start=True)
-        printed = time.monotonic()
-
-        def watch(files: int, received: int) -> None:
-            nonlocal printed
-            bar.update(task, completed=files, received=decimal(received))
-            if not console.is_terminal and time.monotonic() - printed > LINE_SECONDS:
-                printed = time.monotonic()
-                report(f"  {files} of {total} files, {decimal(received)}")
-
-        yield watch
 
 
 def main(arguments: list[str]) -> int:

@@ -137,7 +137,6 @@ def main(arguments: list[str]) -> int:
 
 
 def write_new(config: NewConfig) -> int:
-    """Write a new benchmark, and print its files and the next commands."""
     folder, console = config.to or Path(config.name), Screen(soft_wrap=True)
     for file in new_benchmark(config.name, folder):
         console.print(str(file))
@@ -152,7 +151,6 @@ def write_new(config: NewConfig) -> int:
 
 
 def show_list() -> int:
-    """Print a line for each suite, and for each that is broken."""
     suites, broken = load_suites()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("suite", "what", "tasks", "initial states", "protocol", "runtime"):
@@ -175,7 +173,6 @@ def show_list() -> int:
 
 
 def show_broken(broken: Mapping[str, str]) -> None:
-    """Print a line for each suite that cannot be loaded, by name."""
     for name, reason in broken.items():
         Screen(soft_wrap=True).print(f"{name} is broken: {reason}")
 

@@ -105,7 +105,6 @@ class ViewConfig:
 
 
 def view(arguments: list[str]) -> int:
-    """Run the command until it is interrupted, and return its exit status."""
     config = parse(ViewConfig, arguments, "vlarig view", VIEW_HELP)
     folders, refused = _folders(config.runs)
     follower = Follower(folders, SiteOptions(config.title, live=True))

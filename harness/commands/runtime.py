@@ -184,7 +184,6 @@ def _links(suites: Sequence[Suite]) -> Iterator[Path]:
 
 
 def _link(folder: Path, module: str) -> None:
-    """Link a module or a package into ``folder``, if it is here."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return

@@ -25,7 +25,6 @@ from ...policies.serving import PolicyServer, ServerConfig
 from ..command_line import parse
 from ..machines.env_server import EnvServer, EnvServerConfig
 from ..machines.remote_machines import DEFAULT_PORT
-from ..printable import log_to_stderr
 from ..replicas import replicated_policy
 from ..screen import Screen
 from ..termination import stop_on_signals
@@ -97,9 +96,8 @@ class ServeEnvs:
 
 
 def serve_envs(arguments: list[str]) -> int:
-    """Parse, and serve until a signal."""
     options = parse(ServeEnvs, arguments, "vlarig serve envs", ENVS_HELP)
-    log_to_stderr("%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("vlarig").setLevel(logging.INFO)
     asyncio.run(_lend(options.config()))
     return 0
@@ -193,12 +191,11 @@ class ServePolicy:
 
 
 def serve_policy(arguments: list[str]) -> int:
-    """Parse, and serve until a signal."""
     options = parse(ServePolicy, arguments, "vlarig serve policy", POLICY_HELP)
     from ...policies.registry import loaded_policy, option_sources
 
     layout, config = find_layout(options.layout), options.server_config()
-    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.replicas is None:
         loaded = loaded_policy(options.policy, config.options)
     else:
@@ -243,7 +240,6 @@ def _check_listening(options: ServeEnvs | ServePolicy) -> None:
 
 
 def _encryption(options: ServeEnvs | ServePolicy) -> ssl.SSLContext | None:
-    """Encryption by the certificate, where one is given."""
     if options.certificate is None or options.key is None:
         return None
     return server_context(options.certificate, options.key)

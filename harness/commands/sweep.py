@@ -95,8 +95,6 @@ def _parsed(arguments: list[str]) -> _Command:
 
 
 def _sweep_grid(command: _Command, console: Screen) -> int:
-    """Sweep a grid, and print one table of it."""
-
     def sweep(config: SweepConfig) -> int:
         with EventLog(console) as event_log:
             return _status(_run(config, event_log))

@@ -99,7 +99,6 @@ def _table_named(run: str) -> tuple[str, RunTable]:
 
 
 def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:
-    """Print sheets, with an explanation of their numbers below."""
     if form == "terminal":
         terminal.print_sheets(Screen(), sheets, legend)
     elif form == "csv":

@@ -66,10 +66,7 @@ def holds_what_it_promises(file: Path, suite: Suite) -> None:
 def play_again(file: Path, place: str, folder: Path) -> list[EpisodeRecord]:
     """Play a part of the sweep of a suite again, and compare every outcome, and on the same processor every digest; its episodes.
 
-    Args:
-        file: The committed digest.
-        place: Name of the suite, or where it is, as ``module:NAME``.
-        folder: Folder of the run.
+    ``place`` is the suite's name, or where it is, as ``module:NAME``.
     """
     full = json.loads(file.read_text())
     suite = load_suite(place)

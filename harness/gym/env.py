@@ -30,13 +30,7 @@ T = TypeVar("T")
 
 
 class SimulatorPool:
-    """A number of envs, spread over workers that are started at first use.
-
-    Args:
-        suite: The simulators' suite.
-        needs: What snapshots must contain.
-        envs: How many envs.
-        workers: Simulator processes; one a core, and no more than envs, when ``None``.
+    """A number of envs, spread over workers that are started at first use: one a core, and no more than envs, when ``None``.
 
     Attributes:
         envs: The envs, once they have been used; neighbours are in different processes.

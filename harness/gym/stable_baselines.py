@@ -51,7 +51,6 @@ class _Shown(gymnasium.Wrapper[Any, np.ndarray, dict[str, Any], np.ndarray]):
         return self._show(observation), {**info, "instruction": observation["instruction"]}
 
     def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Run one step, ``float32[A]``."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._show(observation), reward, terminated, truncated, info
 

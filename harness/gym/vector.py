@@ -35,7 +35,6 @@ class _AheadEnv(SuiteEnv):
         return self.ahead.popleft() if self.ahead else super().reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Run one step, ``float32[A]``."""
         return self.ahead.popleft() if self.ahead else super().step(action)
 
 

@@ -85,7 +85,6 @@ class LocalFleet:
         return LocalFleet(workers, count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """As many workers as cores and memory allow."""
         size = choose_size(footprint, episodes, Machine.here(), self.workers, self.num_envs)
         return Lease((size,), size.num_envs, size.reason, (size.warning,) if size.warning else ())
 
@@ -150,7 +149,6 @@ class ListedFleet:
 
     @contextlib.asynccontextmanager
     async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
-        """Workers lent by the env servers."""
         factories = [
             (machine, RemoteWorkerFactory(machine, worker_spec, size.memory_share))
             for machine, size in zip(self.machines, lease.sizes, strict=False)

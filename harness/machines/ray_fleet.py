@@ -57,12 +57,7 @@ USE_TLS, TLS_CERTIFICATE, TLS_KEY, TLS_AUTHORITY = (
 
 
 class RayWorker:
-    """An env server for one worker. It lives as long as its actor, and requires a token that only its sweep has.
-
-    Args:
-        suite: Name of the suite that it lends.
-        token: The secret.
-    """
+    """An env server for one worker. It lives as long as its actor, and requires a token that only its sweep has."""
 
     def __init__(self, suite: str, token: str) -> None:
         import ray.util
@@ -103,14 +98,7 @@ def _encryption() -> ssl.SSLContext | None:
 
 
 class RayWorkerFactory:
-    """Starts a worker on the node where Ray has placed it.
-
-    Args:
-        worker: The actor, see :class:`RayWorker`.
-        token: Its secret.
-        worker_spec: The worker's recipe by the run.
-        memory_bytes: Most memory that its simulator may take.
-    """
+    """Starts a worker on the node where Ray has placed it; ``worker`` is the actor of a :class:`RayWorker`."""
 
     def __init__(self, worker: Any, token: str, worker_spec: WorkerSpec, memory_bytes: int) -> None:
         self._worker = worker
@@ -156,7 +144,6 @@ class RayFleet:
         self._numbers = itertools.count()
 
     def for_envs(self, count: int, share: float) -> RayFleet:
-        """The same for ``count`` envs, on a share of the free cores."""
         return RayFleet(workers_for(count, self._workers or _free_cores(), share), count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
@@ -211,7 +198,6 @@ class RayFleet:
                     yield worker, lease.sizes[0].envs_per_worker
 
     def _start_worker(self, worker_spec: WorkerSpec, lease: Lease) -> Worker:
-        """One more worker, on a node of Ray's choice."""
         import ray
 
         (size,) = lease.sizes

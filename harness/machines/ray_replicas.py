@@ -37,13 +37,7 @@ PLACE_SECONDS = 1800.0
 
 
 class RayReplicaHost:
-    """The replicas of one node; an actor. Every answer is a list of encoded messages.
-
-    Args:
-        policy: The policy's name.
-        options: Its options.
-        count: How many replicas.
-    """
+    """The replicas of one node; an actor. Every answer is a list of encoded messages."""
 
     def __init__(self, policy: str, options: Mapping[str, str], count: int) -> None:
         self._life = secrets.token_hex(8)
@@ -90,7 +84,6 @@ class RayReplicaHost:
         return self._answered(life, answer)
 
     def _answered(self, life: str, answer: Callable[[], list[Message]]) -> list[bytes]:
-        """The result of ``answer``, or its error, encoded."""
         try:
             if life != self._life:
                 raise PolicyLost("its node was lost")
@@ -100,15 +93,7 @@ class RayReplicaHost:
 
 
 class RayReplica(MessageMember):
-    """One replica as the driver sees it. A :class:`~vlarig.policies.pool.Member`.
-
-    Args:
-        number: Its number among all.
-        policy: The policy's name.
-        host: Its node's actor.
-        index: Its number there.
-        weights: The weights that the replicas share.
-    """
+    """One replica as the driver sees it: ``number`` among all, and ``index`` of its node's actor ``host``."""
 
     description: Description
 
@@ -221,7 +206,6 @@ class _Weights:
         self._reference: Any = None
 
     def reference(self, order: LoadWeights) -> Any:
-        """A reference to the weights' bytes in Ray's object store."""
         import ray
 
         if self._path != order.path:
@@ -230,13 +214,7 @@ class _Weights:
 
 
 def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyPool[RayReplica]:
-    """A policy's replicas on the connected Ray cluster. Close it after use.
-
-    Args:
-        policy: The policy's name.
-        options: Its options.
-        count: How many replicas, on all nodes together.
-    """
+    """A policy's replicas on the connected Ray cluster, ``count`` on all nodes together. Close it after use."""
     import ray
 
     gpus, counts = _spread(count)

@@ -202,12 +202,7 @@ def parse_address(text: str) -> str:
 
 
 class RemoteSimulator:
-    """A worker behind an env server, which lives as long as the connection.
-
-    Args:
-        connection: The connection.
-        pid: The worker's process id, on its machine.
-    """
+    """A worker behind an env server, which lives as long as the connection. ``pid`` is its process id on its machine."""
 
     def __init__(self, connection: ClientConnection, pid: int) -> None:
         self.pid = pid
@@ -219,11 +214,6 @@ class RemoteSimulator:
             await self._connection.send(frame.head() + frame.body)
 
     async def receive(self) -> Frame:
-        """The answer to the oldest request that has none.
-
-        Raises:
-            ChildDied: There will be none.
-        """
         try:
             frame = frame_of(await self._connection.recv())
             if frame.kind != DIED:
@@ -240,13 +230,7 @@ class RemoteSimulator:
 
 
 class RemoteWorkerFactory:
-    """Starts a worker on another machine.
-
-    Args:
-        machine: The machine's env server.
-        worker_spec: The worker's recipe by the run; the other machine has to agree.
-        memory_bytes: Most memory that a worker may take; no bound when ``None``.
-    """
+    """Starts a worker on another machine, which has to agree with the run's recipe, ``worker_spec``."""
 
     def __init__(self, machine: RemoteMachine, worker_spec: WorkerSpec, memory_bytes: int | None = None) -> None:
         self._machine = machine

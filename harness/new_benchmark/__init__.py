@@ -13,12 +13,7 @@ TEMPLATE = Path(__file__).with_name("template")
 
 
 def new_benchmark(name: str, folder: Path) -> list[Path]:
-    """Write the files of a new benchmark; those that were written, in order.
-
-    Args:
-        name: Its name, and its suite's.
-        folder: Where to; it is made, or empty.
-    """
+    """Write the files of a new benchmark and its suite to a folder that is made, or empty; those that were written, in order."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise VlarigError(f"{name!r} cannot be the name of a benchmark; use small letters, digits and _, as in my_bench")
     if name in suite_names():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ...policies.batching import Load
+from ...policies.load import Load
 from .events import TimeBreakdown, share
 
 #: A stage (workers, or the policy) that is busy for this share of the time is a bottleneck.
@@ -241,7 +241,6 @@ def _no_episode_left(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict
 
 
 def _others(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
-    """Other programs on the machine."""
     own = (breakdown.occupied + breakdown.driver_cpu) / breakdown.playing
     if setting.load is None or setting.load < max(own, setting.cores) + 1:
         return []
@@ -268,7 +267,6 @@ def _more_envs(setting: Setting) -> str:
 
 
 def at_most(factor: float) -> str:
-    """A bound in words."""
     if factor < 1.05:
         return "hardly faster"
     return f"at most {factor:.1f} times as fast" if factor < 20 else "many times as fast"

@@ -19,7 +19,6 @@ from rich.text import Text
 
 from ...results.tables import Tally
 from ..engine import Engine
-from ..printable import printable
 from .events import share
 from .progress import Progress
 
@@ -45,11 +44,7 @@ _SHARE_WIDTH = 40
 async def live_display(console: Console, title: str, progress: Progress, engines: Sequence[Engine]) -> AsyncIterator[None]:
     """Show the sweep for as long as the context lasts: a live view on a terminal, else a line now and then.
 
-    Args:
-        console: The console.
-        title: First line.
-        progress: The sweep's progress.
-        engines: The engines at work; none before the first suite is loaded.
+    ``engines`` are those at work; none before the first suite is loaded.
     """
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -73,7 +68,7 @@ async def live_display(console: Console, title: str, progress: Progress, engines
             await asyncio.sleep(LINE_SECONDS)
             console.print(line(progress), highlight=False, soft_wrap=True)
 
-    console.print(Text(printable(title)), soft_wrap=True)
+    console.print(Text(title), soft_wrap=True)
     async with running(write_lines()):
         yield
 
@@ -98,12 +93,12 @@ def display(title: str, progress: Progress, activities: Counter[str]) -> Rendera
     shown_suite = None
     for (suite, name), task in progress.tasks.items():
         if suite != shown_suite:
-            tasks.add_row(Text(printable(suite), style="bold"))
+            tasks.add_row(Text(suite, style="bold"))
             shown_suite = suite
         done = ProgressBar(total=max(task.expected, 1), completed=task.finished + task.errors, width=30)
         errors = Text(f"{task.errors} errors", style="red") if task.errors else Text()
         tasks.add_row(
-            Text(f"  {printable(name)}"),
+            Text(f"  {name}"),
             done,
             f"{task.finished}/{task.expected}",
             success(task),
@@ -114,7 +109,7 @@ def display(title: str, progress: Progress, activities: Counter[str]) -> Rendera
     parts = _parts(progress)
     facts.add_row("time", Text().join(Text("█" * round(part * _SHARE_WIDTH), _COLORS[name]) for name, part in parts.items()))
     facts.add_row("", Columns([Text.assemble(("■", _COLORS[name]), f" {name} {part:.0%}") for name, part in parts.items()]))
-    return Group(Text(printable(title)), tasks, Text(), _pace(progress), facts, *_faults(progress))
+    return Group(Text(title), tasks, Text(), _pace(progress), facts, *_faults(progress))
 
 
 def line(progress: Progress) -> str:
@@ -168,5 +163,5 @@ def _faults(progress: Progress) -> list[Text]:
     if progress.last_fault is None:
         return []
     fault = progress.last_fault
-    latest = printable(f"{fault.kind} in {fault.key}: {fault.message}")
-    return [Text(f"{progress.faults} failed attempts; the latest: {latest}", style="yellow")]
+    latest = f"{progress.faults} failed attempts; the latest: {fault.kind} in {fault.key}: {fault.message}"
+    return [Text(latest, style="yellow")]

@@ -273,7 +273,6 @@ def _setting(evidence: Evidence, session: SessionEvidence, suites: list[str]) ->
 
 
 def _beside_playing(session: SessionEvidence) -> Iterator[Verdict]:
-    """The parts of the session beside playing that take long."""
     advice = {
         "loading the policy, planning": "run more episodes or suites in one sweep, or keep the policy loaded in a server",
         "starting workers": "it is paid once a suite and session, so run more episodes in one sweep",
@@ -289,7 +288,6 @@ def _beside_playing(session: SessionEvidence) -> Iterator[Verdict]:
 
 
 def _failures(evidence: Evidence, breakdown: TimeBreakdown) -> Iterator[Verdict]:
-    """Attempts that failed, and workers that died."""
     lost = share(breakdown.recovering, breakdown.env_seconds)
     if evidence.attempts:
         last = evidence.attempts[-1]

@@ -24,7 +24,6 @@ from rich.text import Text
 
 from ...envs.messages import ENV_ERROR
 from ...results.records import Attempt
-from ..printable import PrintableFormatter, printable
 from .events import LOG_NAME, Event, Note, line_of
 
 #: Seconds that the end of a sweep waits for a log whose disk does not answer.
@@ -69,12 +68,7 @@ class EventLog:
             self._stream.close()
 
     def open_log(self, run: Path, session: int) -> None:
-        """Write events to the run's log from now on, after those that came before.
-
-        Args:
-            run: Folder of the run.
-            session: Number of the session.
-        """
+        """Write events to the run's log from now on, after those that came before."""
         self.run, self._session = run, session
         logs = run / "logs"
         self._log = LineWriter(LogFile(logs / LOG_NAME), lambda error: self._lose_log(logs, error))
@@ -107,8 +101,7 @@ class EventLog:
         self.write(Note(level="warning", text=text))
 
     def _show(self, text: str, style: str | None) -> None:
-        """Print a message without markup or terminal codes."""
-        self.console.print(Text(printable(text)), style=style, soft_wrap=True)
+        self.console.print(Text(text), style=style, soft_wrap=True)
 
     def when_reader_leaves(self, act: Callable[[], None]) -> None:
         """Call ``act``, from some thread, when the stream's reader closes it; at once where it is closed already."""
@@ -130,9 +123,6 @@ class LogFile:
 
     Each line is handed to the operating system at once, so it survives the death of this process. A line that was cut short, by a kill
     or a full disk, is ended before the next.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -227,13 +217,11 @@ def _write_all(file: int, data: bytes) -> None:
 def library_messages(path: Path) -> Iterator[None]:
     """Write warnings and errors of Python's ``logging`` to a file for as long as the context lasts.
 
-    Other handlers of ``logging`` still get them. A thread writes, so that no caller waits for the disk.
-
-    Args:
-        path: The file; made with the first message.
+    The first message makes the file. Other handlers of ``logging`` still get them. A thread writes, so that no caller waits for the
+    disk.
     """
     file = _QuietFile(path, maxBytes=MOST_BYTES, backupCount=1, delay=True, encoding="utf-8")
-    file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     messages: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = logging.handlers.QueueHandler(messages)
     handler.setLevel(logging.WARNING)

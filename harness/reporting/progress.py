@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...envs.messages import CRASH, ENV_ERROR, HANG, MEMORY
-from ...policies.batching import Load
+from ...policies.load import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
 from ..transition import Sink, Transition
@@ -69,12 +69,7 @@ class Progress:
     def begin(self, suite: str, workers: int, num_envs: int, starting: float = 0.0, load: Callable[[], Load] = Load) -> None:
         """A suite's episodes are played from now on; call this, like all methods, from the event loop's thread.
 
-        Args:
-            suite: Name of the suite.
-            workers: Simulator processes.
-            num_envs: Envs in all.
-            starting: Seconds that it took until the workers were up.
-            load: Returns the policy's load so far.
+        ``starting`` is how many seconds it took until the workers were up; ``load`` returns the policy's load so far.
         """
         self.workers = workers
         self.breakdowns[suite] = TimeBreakdown(starting=starting)
@@ -111,13 +106,9 @@ class Progress:
         return breakdown
 
     def look(self, resetting: int, without_work: int, occupied: int, died: int) -> None:
-        """Sample the activities of envs and workers; they count for the time since the last sample.
+        """Count envs that start an episode or have none left, and workers that have a request to carry out or died.
 
-        Args:
-            resetting: How many envs start an episode.
-            without_work: How many envs have no episode left.
-            occupied: How many workers have a request to carry out.
-            died: How many workers died since the last sample.
+        They count for the time since the last sample.
         """
         play = self._play
         assert play is not None
@@ -210,12 +201,7 @@ class Progress:
 
 
 class SavingTime:
-    """A sink before another one, that counts the seconds for which the other keeps its envs waiting.
-
-    Args:
-        sink: The other one.
-        progress: Where they are counted.
-    """
+    """A sink before another one, that counts the seconds for which the other keeps its envs waiting."""
 
     def __init__(self, sink: Sink, progress: Progress) -> None:
         self._sink = sink

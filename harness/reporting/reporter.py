@@ -30,9 +30,7 @@ MOST_MESSAGE = 500
 class Reporter:
     """Writes events about episodes, attempts, workers and progress to an event log.
 
-    Args:
-        event_log: The event log.
-        progress: The sweep's progress; a sink of its own, to be called before this one.
+    ``progress`` is a sink of its own, to be called before this one.
     """
 
     def __init__(self, event_log: EventLog, progress: Progress) -> None:
@@ -83,10 +81,7 @@ class Reporter:
     async def watching(self, started: SuiteEvent, engine: Engine, starting: float) -> AsyncIterator[None]:
         """Write events of a suite's workers and progress while the context lasts, and its time breakdown at the end.
 
-        Args:
-            started: The event of the suite's start.
-            engine: The engine that plays it; its workers are up.
-            starting: Seconds that their start took.
+        The engine's workers are up; their start took ``starting`` seconds.
         """
         workers = _Workers(engine, self._event_log)
         self._progress.begin(started.suite, len(workers.pids), len(engine.envs), starting, engine.batcher.load)
@@ -144,7 +139,6 @@ class _Workers:
         self._event_log.write(Note(level="info", text=text))
 
     def _report_absence(self, name: str, worker: Worker) -> None:
-        """Report when a worker is away or lost, and when it is back."""
         if worker.absence is not None and name not in self._away:
             self._away.add(name)
             self._event_log.warn(f"{worker.absence}; its episodes go to the workers that are there")
@@ -154,7 +148,6 @@ class _Workers:
 
 
 def _progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressEvent:
-    """How far a sweep is while it plays ``suite``."""
     counts = progress.counts()
     return ProgressEvent(
         expected=counts.expected,

@@ -36,13 +36,8 @@ OPTIONS = {"signed-by": "signed-by", "trusted": "trusted", "architectures": "arc
 def install_driver(driver: Driver, packages: Iterable[str], wanted: Callable[[], bool], report: Callable[[str], None]) -> None:
     """Make the private copy of a driver; one that is there is replaced.
 
-    Two processes that make it at the same time wait for each other.
-
-    Args:
-        driver: The driver.
-        packages: Further packages to put beside it, such as libraries that a simulator loads.
-        wanted: Whether it is still needed once the lock is taken.
-        report: Called with a message for each step.
+    Two processes that make it at the same time wait for each other. ``packages`` are put beside it, such as libraries that a
+    simulator loads; ``wanted`` says whether it is still needed once the lock is taken.
     """
     folder = private_folder(driver)
     with one_at_a_time(folder.with_name(f"{driver.name}.lock"), f"the driver {driver.name!r}", report) as lock:
@@ -98,8 +93,7 @@ def _download(driver: Driver, packages: list[str], folder: Path, lock: int, repo
 def own_sources(codename: str) -> Iterable[str]:
     """The machine's own sources of binary packages for its release, and the suite with newer ones, a line each for apt.
 
-    Args:
-        codename: The release, such as ``bookworm``; its updates' suites begin with the same word.
+    The suites of a release's updates begin with its ``codename``.
     """
     newer = NEWER_SUITES.get(codename)
     lines = []
@@ -156,7 +150,6 @@ def _version(driver: Driver, archives: list[Path]) -> str:
 
 
 def _write_manifest(driver: Driver, folder: Path, version: str) -> None:
-    """Write a manifest that leads to the unpacked driver."""
     for path in sorted((folder / "root").glob("usr/share/vulkan/icd.d/*.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         name = Path(about["ICD"]["library_path"]).name

@@ -176,7 +176,6 @@ def _unnamed(driver: Driver) -> list[FoundDriver]:
 
 
 def _named(driver: Driver) -> list[FoundDriver]:
-    """The drivers that the user names in the environment."""
     variable = next((name for name in VARIABLES if os.environ.get(name)), None)
     if variable is None:
         return []
@@ -196,7 +195,6 @@ def _private(driver: Driver) -> list[FoundDriver]:
 
 
 def _installed(driver: Driver) -> list[FoundDriver]:
-    """The drivers of the system."""
     found = []
     for folder in SYSTEM_FOLDERS:
         for path in sorted((Path(folder).expanduser() / "vulkan" / "icd.d").glob("*.json")):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import configparser
+import ast
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from ...envs.errors import VlarigError
@@ -46,16 +48,9 @@ PACKAGE_SETTINGS = {"index-url": "UV_DEFAULT_INDEX", "find-links": "UV_FIND_LINK
 
 
 def run_step(command: list[str], lock: int, report: Callable[[str], None], quiet: bool = False) -> bool:
-    """Run a program: its progress bars go to a terminal, elsewhere only a failure's last output is reported.
+    """Run a program, and return whether it succeeded: progress bars go to a terminal, elsewhere a failure's last output is reported.
 
-    Args:
-        command: The program and its arguments.
-        lock: File descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
-        report: Called with the last output.
-        quiet: Report nothing.
-
-    Returns:
-        Whether it ended with exit status 0; a program that is not there did not.
+    ``lock`` is the file descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
     """
     shown = sys.stderr.isatty() and not quiet
     output = None if shown else subprocess.PIPE
@@ -75,48 +70,31 @@ def run_step(command: list[str], lock: int, report: Callable[[str], None], quiet
 
 
 def package_settings() -> dict[str, str]:
-    """pip's package indexes as uv's environment variables; uv reads none of pip's settings by itself.
-
-    pip's own variables win over its files, and a later file over an earlier one (pip's documentation, "Configuration").
-    """
+    """pip's package indexes as uv's environment variables; uv reads none of pip's settings by itself."""
+    files = _settings_in_files(os.environ.get("PIP_CONFIG_FILE"))
     found: dict[str, str] = {}
-    for path in _pip_files():
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(path, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            continue
-        for section in ("global", "install"):
-            for setting in PACKAGE_SETTINGS:
-                if value := parser.get(section, setting, fallback=""):
-                    found[setting] = value
-    for setting in PACKAGE_SETTINGS:
-        if value := os.environ.get(f"PIP_{setting.upper().replace('-', '_')}"):
-            found[setting] = value
+    for setting, variable in PACKAGE_SETTINGS.items():
+        own = os.environ.get(f"PIP_{setting.upper().replace('-', '_')}")
+        if value := own or files.get(f"install.{setting}") or files.get(f"global.{setting}"):
+            found[variable] = ",".join(value.split())
     if os.environ.get("UV_INDEX_URL"):  # uv's older name for its main index
-        found.pop("index-url", None)
-    return {PACKAGE_SETTINGS[setting]: ",".join(value.split()) for setting, value in found.items()}
+        found.pop("UV_DEFAULT_INDEX", None)
+    return found
 
 
-def _pip_files() -> list[Path]:
-    """pip's configuration files on Linux, in the order in which it reads them."""
-    chosen = os.environ.get("PIP_CONFIG_FILE")
-    if chosen == os.devnull:
-        return []
-    home = Path.home()
-    folders = [Path(folder) for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep) if folder]
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [*(folder / "pip" / "pip.conf" for folder in folders), Path("/etc/pip.conf")]
-    files += [home / ".pip" / "pip.conf", own / "pip" / "pip.conf", Path(sys.prefix) / "pip.conf"]
-    return [*files, Path(chosen)] if chosen else files
+@cache
+def _settings_in_files(chosen: str | None) -> dict[str, str]:
+    """What pip's configuration files say, of which the user has ``chosen`` one, as pip reads them; nothing where there is no pip."""
+    pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else [shutil.which("pip") or "pip"]
+    try:
+        run = subprocess.run([*pip, "config", "list"], check=False, capture_output=True, text=True)
+    except OSError:
+        return {}
+    return {name: ast.literal_eval(value) for name, _, value in (line.partition("=") for line in run.stdout.splitlines())}
 
 
 def ask_interpreter(name: str, python: Path) -> tuple[str, dict[str, str]]:
     """Start an adopted interpreter and check that a worker can run in it.
-
-    Args:
-        name: Name of its runtime, for the message.
-        python: The interpreter.
 
     Returns:
         SHA-256, in hex, of its sorted list of ``name==version``, and the versions of its packages by name.
@@ -149,14 +127,7 @@ def installed_packages(environment: Path) -> dict[str, str]:
 
 
 def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callable[[str], None]) -> None:
-    """Make the virtual environment ``folder`` and install the lock's packages into it.
-
-    Args:
-        spec: The runtime.
-        folder: Where to make it.
-        lock: File descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
-        report: Called with a message for each step.
-    """
+    """Make the virtual environment ``folder`` and install the packages of the runtime's lock; ``lock`` is as for :func:`run_step`."""
     tool = _uv()
     wanted = sys.executable if spec.accepts(sys.version_info[:2]) else spec.python
     report(f"making a virtual environment with Python {spec.python}")

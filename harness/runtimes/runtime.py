@@ -76,10 +76,6 @@ def install_runtime(name: str, report: Callable[[str], None]) -> Runtime:
     """Make the runtime's virtual environment from its lock, and a copy of its graphics driver; nothing is done where both exist.
 
     Two installs at the same time wait for each other, and one that was interrupted is made again.
-
-    Args:
-        name: Name of the runtime.
-        report: Called with a message for each step.
     """
     adopted = _read_adopted()
     if name in adopted:

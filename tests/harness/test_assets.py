@@ -134,7 +134,6 @@ def home(tmp_path, monkeypatch, server):
     bundles.mkdir()
     (bundles / "toys.toml").write_text(f"""
 title = "made-up toys"
-most_bytes = 40_000_000
 stand_ins_note = "visual only"
 [[sources]]
 repository = "https://example.org/toys"
@@ -290,7 +289,7 @@ def test_two_unpacks_at_once_do_not_collide(home, given):
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.xz", ".tar.zst"])
-def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path, suffix):
+def test_a_damaged_archive_leaves_nothing(home, given, tmp_path, suffix):
     compress = {".tar.gz": gzip.compress, ".tar.xz": lzma.compress, ".tar.zst": zstd.compress}[suffix]
     archive = given / f"toys{suffix}"
     big = compress(gzip.decompress(packed({"big": os.urandom(400_000)}, "toys/")))
@@ -299,19 +298,9 @@ def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path
         with pytest.raises(VlarigError, match=rf"toys{re.escape(suffix)} is damaged \(.*\); replace it$"):
             assets.find_bundle("toys")
     archive.write_bytes(compress(gzip.decompress(packed({**FILES, "../../../../evil": b"evil"}, "toys/"))))
-    with pytest.raises(
-        VlarigError, match=r"is not unpacked, since it is unsafe: .*evil.* outside the destination; replace it$"
-    ):
+    with pytest.raises(VlarigError, match=r"is damaged \('.*evil' would be written outside of its folder\); replace it$"):
         assets.find_bundle("toys")
     assert not list(tmp_path.rglob("evil"))
-    linked = io.BytesIO()
-    with tarfile.open(fileobj=linked, mode="w") as tar:
-        link = tarfile.TarInfo("toys/link")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
-        tar.addfile(link)
-    archive.write_bytes(compress(linked.getvalue()))
-    with pytest.raises(VlarigError, match=r"is unsafe: 'toys/link' is neither a plain file nor a folder; replace it$"):
-        assets.find_bundle("toys")
     assert left_over(home) == []
     assert not [path for path in (home / "assets").iterdir() if path.is_dir()]
 
@@ -331,7 +320,6 @@ def headed(**fields) -> bytes:
     [
         {"path": "toys/a\0b"},
         {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9", "GNU.sparse.name": "toys/odd"},
-        {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1000000000000"},
         {"GNU.sparse.map": "a,b", "GNU.sparse.size": "1"},
         {"path": "toys/" + "x" * 5000},
     ],
@@ -339,7 +327,7 @@ def headed(**fields) -> bytes:
 )
 def test_an_archive_with_headers_that_cannot_be_is_one_sentence(home, given, fields):
     (given / "toys.tar.gz").write_bytes(headed(**fields))
-    with pytest.raises(VlarigError, match=r"is damaged|is unsafe|cannot be written"):
+    with pytest.raises(VlarigError, match=r"is damaged|cannot be written"):
         assets.find_bundle("toys")
     assert left_over(home) == []
 
@@ -348,13 +336,6 @@ def test_times_of_an_archive_are_not_taken(home, given):
     (given / "toys.tar.gz").write_bytes(headed(mtime="1e300"))
     with pytest.raises(VlarigError, match="are not whole"):
         assets.find_bundle("toys")
-
-
-def test_an_archive_that_swells_is_refused_before_it_fills_the_disk(home, given):
-    (given / "toys.tar.gz").write_bytes(packed({"zeros": bytes(50_000_000)}, "toys/"))
-    with pytest.raises(VlarigError, match=r"is unsafe: it holds more than 0.04 GB, and this bundle holds less; replace it$"):
-        assets.find_bundle("toys")
-    assert left_over(home) == []
 
 
 @pytest.mark.parametrize("fetched", [False, True])
@@ -800,8 +781,9 @@ def zipped(files: dict[str, bytes], top: str) -> bytes:
 @pytest.mark.usefixtures("by_folder")
 @pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
 def test_folders_are_fetched_whole_from_a_tar_or_a_zip(home, server, suffix):
-    inside = {f"sim/data/{path}": content for path, content in {**FILES, "meshes/../../evil": b"evil"}.items()}
-    server.pages[f"/toys{suffix}"] = ((packed if suffix == ".tar.gz" else zipped)(inside, "Toys-1234/"), None)
+    pack = packed if suffix == ".tar.gz" else zipped
+    inside = {f"sim/data/{path}": content for path, content in FILES.items()}
+    server.pages[f"/toys{suffix}"] = (pack(inside, "Toys-1234/"), None)
     folder = assets.fetch_bundle("toys", [server.url(f"/toys{suffix}")])
     assert assets.find_bundle("toys").contents.official == 2
     assert {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} == set(FILES)
@@ -815,6 +797,10 @@ def test_folders_are_fetched_whole_from_a_tar_or_a_zip(home, server, suffix):
     server.pages["/cut.zip"] = (zipped(inside, "Toys-1234/")[:-40], None)
     with pytest.raises(VlarigError, match=r"cut\.zip is no archive, or a damaged one"):
         assets.fetch_bundle("toys", [server.url("/cut.zip")])
+    server.pages[f"/evil{suffix}"] = (pack({**inside, "sim/data/meshes/../../evil": b"evil"}, "Toys-1234/"), None)
+    with pytest.raises(VlarigError, match=r"a damaged one \('meshes/\.\./\.\./evil' would be written outside of its folder\)"):
+        assets.fetch_bundle("toys", [server.url(f"/evil{suffix}")])
+    assert not list(home.parent.rglob("evil"))
 
 
 @pytest.mark.usefixtures("by_folder")

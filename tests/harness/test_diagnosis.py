@@ -22,7 +22,7 @@ from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.sinks import LedgerSink
 from vlarig.harness.sizing import Machine
 from vlarig.harness.transition import Transition
-from vlarig.policies.batching import Load, SizeLoad
+from vlarig.policies.load import Load, SizeLoad
 
 CORES = 8
 

@@ -17,7 +17,7 @@ from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.reporting.display import display, line
 from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.reporting.progress import Progress
-from vlarig.policies.batching import Load
+from vlarig.policies.load import Load
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally
 
