@@ -19,6 +19,7 @@ one before; on a GPU what torch allocated at most.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import statistics
@@ -145,6 +146,7 @@ class Listener:
         self._turn = 0
 
     def start(self, step: int, steps: int) -> None:
+        gc.freeze()  # one look at all that imports made takes longer than a step of the smallest model
         self._shown.start(step, steps)
 
     def note(self, sentence: str) -> None:
