@@ -147,6 +147,10 @@ class _Writer:
                 f"the recorded episode {episode.place} has {len(steps.actions)} steps and views {steps.sizes}; its record has "
                 f"{length} steps, and the first episode the views {self._sizes}; record into another folder"
             )
+        if not (np.isfinite(steps.states).all() and np.isfinite(steps.actions).all()):
+            raise VlarigError(
+                f"{episode.record.key} holds a state or an action that is not finite; its env or policy is broken"
+            )
         frames = np.arange(length)
         columns = {
             "observation.state": steps.states,

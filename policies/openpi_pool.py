@@ -14,6 +14,7 @@ from ..envs.access import authorization
 from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
 from ..envs.tls import handshake_failure
+from ..envs.untrusted import one_line
 from .announcement import LOST
 from .api import PolicyError, PolicyLost
 from .msgpack_arrays import MAX_MESSAGE_BYTES
@@ -127,9 +128,9 @@ class ConnectionPool:
         if isinstance(answer, str):  # openpi's servers send an error as text, its last line is the error
             connection.transport.abort()
             if answer.startswith(LOST):
-                raise PolicyLost(f"the policy server at {self._url} has lost an episode: {answer.removeprefix(LOST)[:500]}")
+                raise PolicyLost(f"the policy server at {self._url} has lost an episode: {one_line(answer.removeprefix(LOST))}")
             lines = answer.strip().splitlines() or ["no reason given"]
-            raise PolicyError(f"the policy server at {self._url} failed on a request: {lines[-1][:500]}")
+            raise PolicyError(f"the policy server at {self._url} failed on a request: {one_line(lines[-1])}")
         self._idle.append(connection)
         return answer
 

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
+from ..envs.untrusted import one_line
 from .api import PolicyError, Request
 from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .vla_eval_wire import (
@@ -222,7 +223,7 @@ class Sessions:
         if message.kind == ERROR:
             lines = str(message.payload.get("error", message.payload)).strip().splitlines() or ["no reason given"]
             self._drop(session)
-            raise PolicyError(f"the vla-eval server at {self._url} failed: {lines[-1][:500]}; its log says more")
+            raise PolicyError(f"the vla-eval server at {self._url} failed: {one_line(lines[-1])}; its log says more")
         return message
 
     @staticmethod

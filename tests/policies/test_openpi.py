@@ -349,6 +349,7 @@ def test_a_wrong_setting_gets_one_sentence(options: dict, says: str) -> None:
         load_policy(f"openpi:{url}", DECLARED | options)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert str(refused.value).isprintable()
 
 
 def test_an_address_without_a_server_or_that_is_none() -> None:
@@ -430,11 +431,12 @@ def test_a_server_that_speaks_something_else(metadata: str | bytes) -> None:
             "Traceback (most recent call last):\n  File ...\nKeyError: 'observation/image'",
             "failed on a request: KeyError: 'observation",
         ),
+        ("Traceback:\n\x1b[31mKeyError: 'action'\x1b[0m", "KeyError: 'action'"),
         (b"\xc1", "answered with not a msgpack message"),
         ({"action": np.zeros((10, 7))}, "answered without an array 'actions'"),
         (None, "closed the connection"),
     ],
-    ids=["error", "garbage", "no actions", "closed"],
+    ids=["error", "coloured error", "garbage", "no actions", "closed"],
 )
 def test_a_malformed_answer_gives_one_sentence(reply: object, says: str) -> None:
     with silent_server(lambda _: reply) as (url, _), remote(url, **DECLARED) as policy, pytest.raises(PolicyError) as refused:

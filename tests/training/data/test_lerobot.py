@@ -18,6 +18,7 @@ from lerobot_data import ROBOT, described, make_v21, record_dataset
 from lerobot_images import LENGTHS, TASKS, frame_image, numbers, shown
 
 from vlarig.envs.embodiments import Channel
+from vlarig.envs.errors import VlarigError
 from vlarig.policies.qwen_vla.normalization import statistics_of
 from vlarig.training.data import lerobot_robot
 from vlarig.training.data.errors import DataError
@@ -37,6 +38,19 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(recorded: Path, tmp_path: Path) -> Path:
     """The dataset, to be damaged."""
     return Path(shutil.copytree(recorded, tmp_path / "demos"))
+
+
+@pytest.mark.parametrize("of", [0, 1], ids=["state", "action"])
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: int) -> None:
+    def broken(episode: int) -> tuple[np.ndarray, np.ndarray]:
+        found = numbers(episode)
+        found[of][3, 1] = np.inf
+        return found
+
+    monkeypatch.setattr("lerobot_data.numbers", broken)
+    with pytest.raises(VlarigError, match="holds a state or an action that is not finite"):
+        record_dataset(tmp_path / "demos", tmp_path / "staging")
+    assert not (tmp_path / "demos" / "meta").exists()
 
 
 @pytest.fixture
