@@ -223,12 +223,17 @@ def start_of(episode: Episode) -> tuple[str, str, int]:
 
 
 def sample_steps(embodiment: Embodiment, rng: np.random.Generator, steps: int) -> np.ndarray:
-    """Uniform steps in the central half of each channel's range; an open bound counts as 1 from zero."""
+    """Uniform steps in the central half of each channel's range; an open bound counts as 1 from zero.
+
+    Absolute channels but grippers go on from the centre by up to a tenth of that a step: an env may take the time of a long way.
+    """
     low = np.array([channel.low for channel in embodiment.channels], dtype=np.float64)
     high = np.array([channel.high for channel in embodiment.channels], dtype=np.float64)
     low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
     centre, quarter = (low + high) / 2, (high - low) / 4
-    return (centre + quarter * rng.uniform(-1.0, 1.0, (steps, len(low)))).astype(np.float32)
+    walks = np.array([channel.kind == "absolute" and channel.gripper is None for channel in embodiment.channels])
+    share = rng.uniform(-1.0, 1.0, (steps, len(low)))
+    return (centre + quarter * np.where(walks, np.cumsum(share, axis=0) / 10, share)).astype(np.float32)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...benchmarks.suite import Suite
 from ...envs.api import Needs
+from ...envs.parity import sample_actions
 from ...policies.api import Policy, Reply, Request
 from ...results.ledger import Ledger
 from ...results.run_files import appearing
@@ -120,7 +121,7 @@ def is_launcher(pid: int) -> bool:
 
 
 class RandomStorm(Policy):
-    """Random steps between the channels' bounds, from the request's own seed, of an observation with images.
+    """Random steps (:func:`~vlarig.envs.parity.sample_actions`) from the request's own seed, of an observation with images.
 
     Args:
         steps: Steps after which every suite's episodes end.
@@ -146,13 +147,7 @@ class RandomStorm(Policy):
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         with self._storm.activity.during("policy") if self._storm else contextlib.nullcontext():
             time.sleep(THINKING if self._storm and self._storm.rages else 0.0)
-            return [Reply(_sample(request)) for request in requests]
-
-
-def _sample(request: Request) -> np.ndarray:
-    space = request.embodiment.action_space()
-    rng = np.random.default_rng(request.seed)
-    return rng.uniform(space.low, space.high, (HORIZON, len(space.low))).astype(np.float32)
+            return [Reply(sample_actions(each.embodiment, np.random.default_rng(each.seed), HORIZON)) for each in requests]
 
 
 class Storm:
