@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..envs.errors import VlarigError
 from ..policies.qwen_vla.conversation import Conversation
-from ..policies.qwen_vla.ends import blurred, end_numbers, hand_pose
+from ..policies.qwen_vla.end_numbers import blurred, end_numbers, hand_pose
 from ..policies.qwen_vla.flow_times import Beta, SigmoidNormal, TimeSampler
 from ..policies.qwen_vla.inputs import InputBuilder, Prompted
 from ..policies.qwen_vla.layout import ActionLayout

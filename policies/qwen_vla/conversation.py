@@ -32,10 +32,9 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ..api import PolicyError
-from .ends import NUMBERS
+from .end_numbers import NUMBERS
 from .prompt import IM_END, IM_START, IMAGE_PAD, VIEW_TAGS, VISION_END, VISION_START, check_words, view_end, view_start
 from .tokenizer import VIDEO_PAD
 
@@ -156,7 +155,7 @@ class Conversation:
 
     Attributes:
         turns: The system's where there is one, then the user's and the assistant's in alternation, an assistant's last.
-        ends: What the end of its last prompt learns to hold, beside the answers: the numbers of :func:`~.ends.end_numbers`.
+        ends: What the end of its last prompt learns to hold, beside the answers: the numbers of :func:`~.end_numbers.end_numbers`.
     """
 
     turns: tuple[Turn, ...]
@@ -217,6 +216,9 @@ def fitted(item: Still | Video, limits: Limits, unit: int, frames: int) -> list[
     Returns:
         ``uint8[1, h, w, 3]`` of a still; ``uint8[frames, h, w, 3]`` for each temporal patch of a video.
     """
+    # It imports torch, which what only reads data does without.
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
     stack = item.frames if isinstance(item, Video) else item.image[None]
     most = limits.max_pixels
     if isinstance(item, Video):

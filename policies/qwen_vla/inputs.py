@@ -29,7 +29,7 @@ from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
 from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Still, Video, fitted, segments
-from .ends import NUMBERS
+from .end_numbers import NUMBERS
 from .marks import Marks
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
@@ -46,7 +46,7 @@ class Prompted:
     Attributes:
         text: The embodiment prompt.
         views: For each image, in order: its view tag and ``uint8[h, w, 3]`` of any size.
-        ends: What its end is to learn to hold, the numbers of :func:`~.ends.end_numbers`.
+        ends: What its end is to learn to hold, the numbers of :func:`~.end_numbers.end_numbers`.
     """
 
     text: str

@@ -10,7 +10,7 @@ from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ..api import PolicyError
 from .config import ModelConfig
-from .ends import hand_pose
+from .end_numbers import hand_pose
 from .inputs import Prompted, prompted
 from .normalization import Statistics, normalize_state, state_bins
 

@@ -14,7 +14,7 @@ from vlarig.envs.keypoints import Keypoints
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.ends import end_numbers, hand_pose
+from vlarig.policies.qwen_vla.end_numbers import end_numbers, hand_pose
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.config import TrainingError, read_config

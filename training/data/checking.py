@@ -15,7 +15,7 @@ from ...policies.qwen_vla.flow_times import Beta
 from ...policies.qwen_vla.inputs import InputBuilder
 from ..batches import Collator
 from ..samples import ActionSample, LanguageSample, Sample
-from .dataset import Dataset
+from .dataset import Dataset, spread
 from .mixture import Mixture
 
 #: An action is far out where it lies beyond the quantiles by their whole range. Of correct statistics 2 % lie beyond them at all.
@@ -51,12 +51,6 @@ def check(mixture: Mixture, config: ModelConfig, tokenizer: PreTrainedTokenizerF
             except VlarigError as error:
                 yield Problem(dataset.name, str(error))
         yield from _check_dataset(dataset, collator, samples)
-
-
-def spread(dataset: Dataset, samples: int) -> list[int]:
-    """Indices spread evenly over a dataset, at most so many."""
-    count = min(samples, len(dataset))
-    return [round(place) for place in np.linspace(0, len(dataset) - 1, count)] if count else []
 
 
 def _check_dataset(dataset: Dataset, collator: Collator, samples: int) -> Iterator[Problem]:

@@ -73,6 +73,12 @@ def check_index(index: int, count: int, name: str) -> None:
         raise IndexError(f"{name} has {count} samples, expected an index from 0, got {index}")
 
 
+def spread(dataset: Dataset, samples: int) -> list[int]:
+    """Indices spread evenly over a dataset, at most so many."""
+    count = min(samples, len(dataset))
+    return [round(place) for place in np.linspace(0, len(dataset) - 1, count)] if count else []
+
+
 class NothingActs:
     """What the datasets of vision-language data have in common; all of one is one task, and ``__len__`` is theirs."""
 

@@ -19,8 +19,7 @@ from ...envs.embodiments import Embodiment
 from ...harness.screen import Screen
 from ...policies.qwen_vla.conversation import Still, Video
 from ..samples import ActionSample, LanguageSample, Sample
-from .checking import spread
-from .dataset import Dataset
+from .dataset import Dataset, spread
 from .errors import DataError
 from .mixture import Mixture
 

@@ -36,7 +36,7 @@ from ...harness.durable_env import DurableEnv
 from ...harness.gym.env import SimulatorPool, all_of
 from ...harness.sizing import Machine
 from ...policies.api import Request
-from ...policies.qwen_vla.ends import end_numbers, hand_pose
+from ...policies.qwen_vla.end_numbers import end_numbers, hand_pose
 from ...policies.qwen_vla.prompt import embodiment_prompt
 from ...policies.scripted import ExpertPolicy
 from .errors import DataError

@@ -12,7 +12,7 @@ A line is a JSON object of one of two layouts. Ours is that of chat templates::
 * ``content`` is text, or a list of parts. ``frame`` and ``view`` are the tags of multi-frame and surround-view samples.
 * ``marks`` of an image are names for places of it, in thousandths: ``{"name": "red cube", "point_2d": [412, 230]}``, see
   :class:`~vlarig.policies.qwen_vla.conversation.Mark`. ``ends`` beside ``messages`` are numbers, or null where one is not known, see
-  :func:`~vlarig.policies.qwen_vla.ends.end_numbers`.
+  :func:`~vlarig.policies.qwen_vla.end_numbers.end_numbers`.
 * ``path`` of a video is a file, or a list of images. ``fps`` is the rate at which a file is read and a list was taken; ``begin`` and
   ``end`` cut a file, in seconds; ``seconds`` are a list's own times.
 * ``image`` and ``video`` are read as ``path`` too, as Qwen's processors name it (QwenLM/Qwen3-VL qwen-vl-finetune/qwenvl/data/

@@ -14,7 +14,8 @@ from vlarig.envs.keypoints import Keypoints
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.config import LAST_TOKENS
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
-from vlarig.policies.qwen_vla.ends import NUMBERS, READ, Ends, blurred, end_numbers, ends_loss, hand_pose, relations
+from vlarig.policies.qwen_vla.end_numbers import NUMBERS, READ, blurred, end_numbers, hand_pose
+from vlarig.policies.qwen_vla.ends import Ends, ends_loss, relations
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
 from vlarig.policies.qwen_vla.model import Batch, build
 from vlarig.policies.qwen_vla.presets import PRESETS

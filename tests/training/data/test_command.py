@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,12 @@ TINY = load("tiny")
 def sentences(*datasets: Dataset) -> list[str]:
     problems = check(mix(datasets, [1.0] * len(datasets)), TINY.description.config, TINY.tokenizer, samples=30)
     return [f"{problem.where}: {problem.sentence}" for problem in problems]
+
+
+def test_what_reads_data_imports_no_torch() -> None:
+    read = "inspection, lerobot, mixture_file, preparation, render_questions"
+    code = f"import sys; from vlarig.training.data import {read}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 
 @pytest.fixture
