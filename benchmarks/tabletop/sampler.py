@@ -69,8 +69,9 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
     zone_names = [f"{colour} zone" for colour in _sample(rng, list(layout.ZONE_COLOURS), zones)]
     names = [name for name, _, _ in objects]
     instruction, goal = make(rng, names, tray_names, zone_names)
+    placed = [*names, *tray_names, *zone_names]
     while True:
-        spots = {name: np.round(rng.uniform(LOW, HIGH), 4) for name in (*names, *tray_names, *zone_names)}
+        spots = dict(zip(placed, np.round(rng.uniform(LOW, HIGH, (len(placed), 2)), 4), strict=True))
         if fits(spots, names, tray_names, zone_names) and _suits(goal, spots, names):
             break
     return {
