@@ -18,10 +18,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from bundles import bundle_folder
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.vlnce.world import Agent, Lens
-from vlarig.harness.assets.bundle import find_bundle
 
 CLASSES = json.loads((Path(__file__).parent / "data" / "habitat_names.json").read_text())["classes"]
 RXR = Agent(0.88, 0.18)
@@ -103,7 +103,7 @@ def habitat(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture(scope="module")
 def scene() -> Path:
     """A scan."""
-    return find_bundle("vlnce_r2r").folder / "data/scene_datasets/mp3d/proc_house_01/proc_house_01.glb"
+    return bundle_folder("vlnce_r2r") / "data/scene_datasets/mp3d/proc_house_01/proc_house_01.glb"
 
 
 def test_a_scene_is_loaded_walked_and_rendered_by_published_calls_alone(habitat: Any, scene: Path) -> None:

@@ -14,22 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import bundle_folder
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.vlnce.navmesh import NavMesh
-from vlarig.harness.assets.bundle import find_bundle
 
 MESHES = [f"proc_house_0{number}.{agent}navmesh" for number in (1, 2, 3) for agent in ("", "h0.88_r0.18.")]
 
 
 def place(name: str) -> Path:
     """Where a mesh of the bundle is."""
-    return find_bundle("vlnce_r2r").folder / "data/scene_datasets/mp3d" / name.partition(".")[0] / name
+    return bundle_folder("vlnce_r2r") / "data/scene_datasets/mp3d" / name.partition(".")[0] / name
 
 
 def answers(name: str) -> tuple[dict, dict]:
     """What Detour answers on a mesh: the bundle's, and ours."""
-    bundled = gzip.decompress((find_bundle("vlnce_r2r").folder / "detour_golden.json.gz").read_bytes())
+    bundled = gzip.decompress((bundle_folder("vlnce_r2r") / "detour_golden.json.gz").read_bytes())
     ours = gzip.decompress((Path(__file__).parent / "data" / "detour.json.gz").read_bytes())
     return json.loads(bundled)[name], json.loads(ours)[name]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import bundle_folder
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.vlnce.episodes import LANGUAGES, read_objects, read_r2r, read_rxr
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.assets.bundle import find_bundle
 from vlarig.harness.evaluator import evaluate
 from vlarig.results.ledger import Ledger
 from vlarig.training.data.frames import read_frames
@@ -27,7 +27,7 @@ HOUSES = "data/scene_datasets/mp3d"
 def copied(tmp_path: Path) -> Path:
     """A copy of the stand-ins, which may be changed."""
     folder = tmp_path / "assets" / "vlnce_r2r"
-    shutil.copytree(find_bundle("vlnce_r2r").folder, folder)
+    shutil.copytree(bundle_folder("vlnce_r2r"), folder)
     return folder
 
 
