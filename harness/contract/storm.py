@@ -128,7 +128,7 @@ class RandomStorm(Policy):
     """
 
     name = "random-storm"
-    revision = "1"
+    revision = "2"
     needs = Needs(images=True)
     horizon = HORIZON
     stateful = False
