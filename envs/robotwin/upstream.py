@@ -25,10 +25,11 @@ ASSETS = "robotwin_assets"
 #: (ray tracing, for a GPU).
 SHADER_VARIABLE = "VLARIG_SAPIEN_SHADER"
 
-#: Modules that upstream imports and that nothing here calls: CuRobo plans on CUDA alone, and point clouds are not part of a policy's
-#: observation.
-NOT_CALLED = ("open3d", "pytorch3d", "pytorch3d.ops")
+#: Modules that upstream and toppra import and that nothing here calls: they make point clouds, write demonstrations, and plot.
+NOT_CALLED = ("open3d", "pytorch3d", "pytorch3d.ops", "trimesh", "h5py", "imageio", "matplotlib", "matplotlib.pyplot")
+#: CuRobo, which plans on CUDA alone, and torch, which only CuRobo computes with; upstream seeds it too, but samples nothing by it.
 CUROBO = (
+    *("torch", "torch.multiprocessing"),
     *("curobo", "curobo.types", "curobo.types.math", "curobo.types.robot", "curobo.util"),
     *("curobo.wrap", "curobo.wrap.reacher", "curobo.wrap.reacher.motion_gen"),
 )
@@ -44,6 +45,8 @@ def import_upstream(source: str) -> None:
         sys.path += [str(Path(tree, "description", "utils")), str(Path(tree, "script"))]
         upstream.import_upstream("envs", PATCHES)
         upstream.import_upstream("envs._base_task", PATCHES)
+        if Path(tree, "envs", "utils", "dynamic_utils.py").exists():  # DOMINO's, which it imports late
+            upstream.import_upstream("envs.utils.dynamic_utils", PATCHES)
 
 
 def make_task(source: str, name: str, patches: tuple[Patch, ...] | None = None) -> Any:
@@ -124,7 +127,7 @@ def in_assets() -> Iterator[None]:
 
 @contextmanager
 def _without_cuda() -> Iterator[None]:
-    """What cannot be imported here is not called; the planner is one that needs no CUDA."""
+    """What is not called here is not imported; the planner is one that needs no CUDA."""
     from . import planner
 
     absent = {*NOT_CALLED, *(() if planner.has_curobo() else CUROBO)} - sys.modules.keys()
@@ -211,7 +214,7 @@ def _sample(patches: list[Patch]) -> Any:
 
 WITHOUT_CUDA = Patch(
     name="a planner that needs no CUDA",
-    why="it imports CuRobo, Open3D and PyTorch3D (envs/robot/planner.py, envs/camera/camera.py)",
+    why="it imports CuRobo, torch, Open3D and PyTorch3D (envs/robot/planner.py, envs/_base_task.py, envs/camera/camera.py)",
     needed=_needs_cuda,
     importing=_without_cuda,
 )
