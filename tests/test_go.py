@@ -380,10 +380,10 @@ def test_ci_runs_the_readmes_command(tmp_path, programs):
     ci.mkdir(parents=True)
     (tmp_path / "shared" / "assets").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", ci)
-    programs("python3", 'echo "$PWD: $* $(ls -d "$VLARIG_ASSETS")"')
+    python = programs("python3", 'echo "$PWD: $* $(ls -d "$VLARIG_ASSETS")"')
     for installed in ("pdflatex", "chromium"):
         programs(installed, "exit 0")
-    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/bin:/bin", "VLARIG_ASSETS": ""}
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/bin:/bin", "VLARIG_ASSETS": "", "PYTHON": str(python)}
     output = subprocess.run([ci / "run"], env=environment, text=True, capture_output=True, check=True, cwd="/").stdout
     assert output.startswith(f"{tmp_path / 'checkout'}: go.py test")
     assert output.strip().endswith("shared/assets")
