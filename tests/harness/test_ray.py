@@ -54,7 +54,7 @@ def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
         for count, trouble in troubles:
             while finished("storm") < count and driver.poll() is None:
                 time.sleep(0.02)
-            assert driver.poll() is None, "it was over before the storm"
+            assert driver.poll() is None, f"it was over before the storm: {driver.communicate()[1]}"
             trouble()
         _, output = driver.communicate(timeout=200)
     finally:
