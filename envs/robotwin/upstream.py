@@ -44,9 +44,9 @@ def import_upstream(source: str) -> None:
         sys.path.insert(0, tree)
         sys.path += [str(Path(tree, "description", "utils")), str(Path(tree, "script"))]
         upstream.import_upstream("envs", PATCHES)
-        upstream.import_upstream("envs._base_task", PATCHES)
-        if Path(tree, "envs", "utils", "dynamic_utils.py").exists():  # DOMINO's, which it imports late
+        if Path(tree, "envs", "utils", "dynamic_utils.py").exists():  # DOMINO's; it imports it late, unreplaced
             upstream.import_upstream("envs.utils.dynamic_utils", PATCHES)
+        upstream.import_upstream("envs._base_task", PATCHES)  # last, since a patch changes it once it is there
 
 
 def make_task(source: str, name: str, patches: tuple[Patch, ...] | None = None) -> Any:
