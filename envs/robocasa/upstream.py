@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import os
 import subprocess
@@ -38,7 +39,12 @@ def import_upstream(patches: Optional[Sequence[Patch]] = None) -> Any:
     """Upstream's module of Gymnasium envs, imported once a process, with all patches where none are given."""
     if _tree() not in sys.path:
         sys.path.insert(0, _tree())
-    return upstream.import_upstream(_ENVS, PATCHES if patches is None else patches, [ROBOSUITE_LOG])
+    first = _ENVS not in sys.modules
+    module = upstream.import_upstream(_ENVS, PATCHES if patches is None else patches, [ROBOSUITE_LOG])
+    if first:
+        gc.collect()
+        gc.freeze()  # a reset collects garbage (robosuite 1.5.1, utils/binding_utils.py, free), which need not go through all modules
+    return module
 
 
 def _tree() -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from .. import upstream
 from ..errors import VlarigError
 from ..upstream import Patch, patched, quiet
+from .control import Drives
 
 #: Bundle of the data files; they lie in its folder ``assets``, which upstream looks for in the working directory.
 ASSETS = "robotwin_assets"
@@ -190,6 +191,23 @@ def _unrendered(task: type) -> type:
     return Unrendered
 
 
+def _quickly_driven(task: type) -> type:
+    class QuicklyDriven(task):
+        def load_robot(self, **settings: Any) -> None:
+            super().load_robot(**settings)
+            Drives(self.robot).take_over()
+
+    return QuicklyDriven
+
+
+def _balances_again() -> bool:
+    task = _sample([WITHOUT_CUDA, SHADER, UNRENDERED])
+    set_up(task, "stack_blocks_two", "demo_clean", 0)
+    with patch.object(task.robot, "_entity_qf") as balancing, patch.object(task.scene, "step") as stepping, quiet():
+        task.take_action([0.1] * 14)
+    return balancing.call_count > 4 * stepping.call_count
+
+
 @contextmanager
 def _silent() -> Iterator[None]:
     yield
@@ -232,4 +250,11 @@ UNRENDERED = Patch(
     importing=_silent,
     changing=_unrendered,
 )
-PATCHES = (WITHOUT_CUDA, SHADER, UNRENDERED)
+DRIVES = Patch(
+    name="gravity balanced once",
+    why="in each physics step it computes up to eight times the torques that hold the robot; driving it takes a fifth of the time "
+    "(envs/robot/robot.py, set_arm_joints and set_gripper)",
+    needed=_balances_again,
+    changing=_quickly_driven,
+)
+PATCHES = (WITHOUT_CUDA, SHADER, UNRENDERED, DRIVES)
