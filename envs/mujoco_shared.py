@@ -60,6 +60,8 @@ class Canvas:
         self._scratch = mujoco.MjData(model)
         self._gl = mujoco.GLContext(size[1], size[0])
         self._gl.make_current()
+        if not model.light_castshadow.any():
+            model.vis.quality.shadowsize = 0  # no map of 4096 x 4096 for shadows that no light casts
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         self._free = weakref.finalize(self, _free, self._gl, self._context)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
