@@ -50,7 +50,7 @@ print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else 
 EOF
 
 record tabletop 240
-record simpler_widowx 60 put_eggplant_in_basket put_carrot_on_plate
+record simpler_widowx 80 put_eggplant_in_basket put_carrot_on_plate
 record libero_object 6
 look tabletop
 look simpler_widowx
