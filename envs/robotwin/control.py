@@ -2,7 +2,7 @@
 
 Upstream moves an arm and then its gripper, and before each it computes, for each arm's articulation, the torques that hold it against
 gravity; with two arms that are one articulation that is eight times a physics step. Here they are computed once, as long as nothing
-has moved. Numbers are clipped without NumPy's general function, which takes longer than all else of a gripper.
+has moved. Numbers are clipped without NumPy's general function, of which a gripper's 66 us had six calls of 3 us.
 
 Source: RoboTwin-Platform/RoboTwin@13c3c47 and H-EmbodVis/DOMINO@9fd1271, ``envs/robot/robot.py`` (``_entity_qf``, ``set_arm_joints``,
 ``set_gripper``, ``get_normal_real_gripper_val``).

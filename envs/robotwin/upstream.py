@@ -252,7 +252,7 @@ UNRENDERED = Patch(
 )
 DRIVES = Patch(
     name="gravity balanced once",
-    why="in each physics step it computes up to eight times the torques that hold the robot; driving it takes a fifth of the time "
+    why="in each physics step it computes the torques that hold the robot again, up to eight times, a seventh of a step's time "
     "(envs/robot/robot.py, set_arm_joints and set_gripper)",
     needed=_balances_again,
     changing=_quickly_driven,

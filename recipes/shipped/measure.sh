@@ -14,8 +14,9 @@ train() { # STAGE RUN CONFIG OVERRIDES...
         --override "model.compute=$(cat compute)" shard_over=1 "${@:4}"
 }
 
-sweep() { # NAME POLICY SUITE OPTIONS...: 8 of a chunk's 16 steps are run
-    vlarig sweep "$3" --policy "$2" --n-action-steps 8 --run "sweeps/$1" "${@:4}"
+steps=8 # of a chunk's 16 that are run
+sweep() { # NAME POLICY SUITE OPTIONS...
+    vlarig sweep "$3" --policy "$2" --n-action-steps "$steps" --run "sweeps/$1" "${@:4}"
 }
 
 sweep shipped qwen-vla:qwen-vla tabletop --episodes 50
@@ -24,6 +25,12 @@ sweep training qwen-vla:qwen-vla tabletop --episodes 50 --initial-states trainin
 sweep paraphrased qwen-vla:qwen-vla tabletop --episodes 20 --protocol paraphrased
 sweep simpler qwen-vla:qwen-vla simpler_widowx --tasks put_eggplant_in_basket put_carrot_on_plate --episodes 48
 sweep libero qwen-vla:qwen-vla libero_object --episodes 10
+steps=4
+sweep four qwen-vla:qwen-vla tabletop --episodes 50
+sweep simpler-four qwen-vla:qwen-vla simpler_widowx --tasks put_eggplant_in_basket put_carrot_on_plate --episodes 48
+sweep libero-four qwen-vla:qwen-vla libero_object --episodes 10
+steps=8
+sweep t2a qwen-vla:t2a/policy tabletop --episodes 20
 train sft sft sft.toml
 sweep sft qwen-vla:sft/policy tabletop --episodes 20
 train sft without_t2a sft.toml model.source=backbone/policy
@@ -32,7 +39,7 @@ for seed in 1 2; do
     train t2a "t2a-$seed" t2a.toml "seed=$seed"
     sweep "seed-$seed" "qwen-vla:t2a-$seed/policy" tabletop --episodes 20
 done
-vlarig table "shipped=sweeps/shipped" "where it was trained=sweeps/training" \
-    "in other words=sweeps/paraphrased" "another seed=sweeps/seed-1" "a third=sweeps/seed-2" "+ SFT=sweeps/sft" \
+vlarig table "shipped=sweeps/shipped" "4 steps run=sweeps/four" "where it was trained=sweeps/training" \
+    "in other words=sweeps/paraphrased" "T2A=sweeps/t2a" "another seed=sweeps/seed-1" "a third=sweeps/seed-2" "+ SFT=sweeps/sft" \
     "SFT without T2A=sweeps/without-t2a" --format markdown > measured/tabletop.md
-vlarig table sweeps/simpler sweeps/libero --format markdown > measured/others.md
+vlarig table sweeps/simpler sweeps/simpler-four sweeps/libero sweeps/libero-four --format markdown > measured/others.md
