@@ -12,6 +12,7 @@ import numpy as np
 
 from ..api import Episode
 from ..parity import Upstream, Verdict
+from ..sapien_reflections import no_reflections
 from ..upstream import quiet
 from .env import RobotwinEnv, RobotwinPoseEnv, everything
 from .robot import ROBOTWIN_ALOHA
@@ -28,9 +29,13 @@ class RobotwinEvaluator(Upstream[RobotwinEnv]):
         self.task: Any = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER))
 
     def reset(self, episode: Episode) -> None:
-        """The evaluator's, on a task that has played none before."""
+        """The evaluator's, on a task that has played none before; without the table of reflections, which each scene computes anew."""
         self.task = make_task(self.source, episode.task, (WITHOUT_CUDA, SHADER))
         self.begin_again(episode)
+        assert self.task.scene.render_system.cubemap is None, f"{episode.key}: images show reflections of an environment map"
+        cameras, table = self.task.cameras, no_reflections()
+        for camera in (*cameras.static_camera_list, cameras.left_camera, cameras.right_camera):
+            camera.set_texture("BRDFLUT", table)
 
     def begin_again(self, episode: Episode) -> None:
         """The evaluator's own, which keeps the task and makes the scene anew."""
