@@ -201,6 +201,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
                     self.apply(waiting.copy())
             self._over = False
             self._hash_state()
+            self._keep_generators()
             return self._snapshot()
 
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:
@@ -223,8 +224,10 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
                 if self._over:
                     break
                 if (self._needs.every_frame or self._keeps_history) and len(steps) < len(checked):
-                    with self._looking():
-                        self._shoot()
+                    self._keep_generators()
+                    self._shoot()
+                    set_generators(self._generators)
+            self._keep_generators()
             return ChunkResult(tuple(steps), self._snapshot())
 
     def reset(
@@ -292,13 +295,12 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     def _snapshot(self) -> Snapshot:
         """The current snapshot, with the frames since the last one."""
         continues = not self._over
-        with self._looking():
-            if self._needs.every_frame or (self._needs.images and (continues or self._needs.final_frame)):
-                self._shoot()
-            state = np.array(self.state(), dtype=np.float32)
-            privileged = self.privileged() if self._needs.privileged else {}
-            objects = self._described() if self._needs.objects else {}
-            metrics = self.metrics()
+        if self._needs.every_frame or (self._needs.images and (continues or self._needs.final_frame)):
+            self._shoot()
+        state = np.array(self.state(), dtype=np.float32)
+        privileged = self.privileged() if self._needs.privileged else {}
+        objects = self._described() if self._needs.objects else {}
+        metrics = self.metrics()
         if self._needs.images and continues:
             self._hash_images()
         frames, self._frames = self._frames, []
@@ -373,17 +375,11 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         try:
             yield
         finally:
-            self._generators = generators()
             set_generators(outside)
 
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Restore the generators afterwards, so that a frame more or less does not change the future."""
-        before = generators()
-        try:
-            yield
-        finally:
-            set_generators(before)
+    def _keep_generators(self) -> None:
+        """Take the generators as they are for the next step, before what only looks: a frame more or less changes no future."""
+        self._generators = generators()
 
 
 def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> None:

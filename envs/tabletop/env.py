@@ -83,7 +83,7 @@ class TabletopEnv(Env):
 
     def apply(self, action: np.ndarray) -> StepResult:
         """One control step of 50 ms."""
-        self._scene.step(action.astype(np.float64))
+        self._scene.advance(action.astype(np.float64))
         success = self._goal.update(self._world())
         return StepResult(float(success), success, success, terminated=self._goal.failed)
 
@@ -106,8 +106,8 @@ class TabletopEnv(Env):
         ``OSC_POSE`` takes its goal again from the achieved pose in each step, so it carries nothing over; the gripper adds up its
         commands (robosuite/models/grippers/panda_gripper.py, ``format_action``).
         """
-        command = self._scene.robots[0].gripper["right"].current_action
-        return np.concatenate([integration_state(self._model, self._data), np.broadcast_to(command, 2), self._goal.memory()])
+        command = self._scene.control.gripper_command
+        return np.concatenate([integration_state(self._model, self._data), command, self._goal.memory()])
 
     def privileged(self) -> dict[str, np.ndarray]:
         """Poses by name, in the world frame.

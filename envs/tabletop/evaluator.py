@@ -17,10 +17,7 @@ from ..parity import Upstream, Verdict
 from ..robosuite_loop import blank, render_here
 from ..upstream import quiet
 from .env import TabletopEnv
-from .scene import LOG, TabletopScene
-
-#: Physics steps of a control step: 20 Hz at 2 ms.
-SUBSTEPS = 25
+from .scene import LOG, SUBSTEPS, TabletopScene
 
 
 class RobosuiteLoop(Upstream[TabletopEnv]):
@@ -51,7 +48,6 @@ class RobosuiteLoop(Upstream[TabletopEnv]):
         class Scene(TabletopScene):
             """Our scene with robosuite's own methods put back."""
 
-            _pre_action = ManipulationEnv._pre_action
             _setup_observables = ManipulationEnv._setup_observables
             edit_model_xml = ManipulationEnv.edit_model_xml
 

@@ -27,7 +27,10 @@ with quiet(LOG):
     from robosuite.models.objects import BoxObject, CylinderObject
     from robosuite.models.tasks import ManipulationTask
 
-    from .control import ARM, GRIPPER, ArmAndGripper
+    from .control import ArmController
+
+#: Physics steps of a control step: 20 Hz at 2 ms.
+SUBSTEPS = 25
 
 #: Where unused trays and zones wait: below the floor, which hides them; static bodies collide with nothing static.
 PARKED = (0.0, 0.0, -1.0)
@@ -66,6 +69,7 @@ class TabletopScene(ManipulationEnv):
 
     Attributes:
         bodies: Shape to the names of its bodies in the compiled scene.
+        control: The episode's controller.
     """
 
     bodies = {shape: tuple(f"{shape}_{index}" for index in range(spec.count)) for shape, spec in layout.SHAPES.items()}
@@ -73,10 +77,9 @@ class TabletopScene(ManipulationEnv):
     def __init__(self) -> None:
         self._poses: dict[str, np.ndarray] = {}
         with quiet(LOG):
-            control = load_composite_controller_config(controller="BASIC", robot="Panda")
             super().__init__(
                 robots="Panda",
-                controller_configs={**control, "type": ArmAndGripper.name},
+                controller_configs=load_composite_controller_config(controller="BASIC", robot="Panda"),
                 initialization_noise=None,
                 use_camera_obs=False,
                 has_renderer=False,
@@ -111,28 +114,21 @@ class TabletopScene(ManipulationEnv):
             robot.init_qpos = robot.init_qpos + sampled.joints
         with quiet(LOG):
             self.reset()
-        if sampled is not None:
-            self.robots[0].composite_controller.part_controllers[ARM].soften(sampled.stiffness, sampled.damping)
+        self.control = ArmController(robot, self.raw_model, self.raw_data, sampled)
 
-    def _pre_action(self, action: np.ndarray, policy_step: bool = False) -> None:
-        """Run the controllers for one substep.
+    def advance(self, action: np.ndarray) -> None:
+        """One control step, as robosuite's own ``step`` takes it (robosuite/environments/base.py), without observables and reward.
 
-        Does what robosuite's own method does for a single arm (robosuite/robots/fixed_base_robot.py, ``control``) without the checks
-        and the histories that it keeps for observables. The gripper's command holds for the step.
+        Args:
+            action: ``float64[7]``, see :meth:`ArmController.set_goal`.
         """
-        if policy_step:
-            controller = self.robots[0].composite_controller
-            controller.update_state()
-            controller.set_goal(action)
-            self._drive(GRIPPER)
-        self._drive(ARM)
-
-    def _drive(self, part: str) -> None:
-        """Run the controller of a part and write its command, within what the actuators take."""
-        robot = self.robots[0]
-        controller = robot.composite_controller.part_controllers[part]
-        actuators = robot._ref_actuators_indexes_dict[part]
-        self.raw_data.ctrl[actuators] = controller.clip_torques(controller.run_controller())
+        model, data, control = self.raw_model, self.raw_data, self.control
+        for substep in range(SUBSTEPS):
+            mujoco.mj_step1(model, data)
+            if substep == 0:
+                control.set_goal(action)
+            control.apply()
+            mujoco.mj_step2(model, data)
 
     def reward(self, action: Any = None) -> float:
         """Goals are judged outside the scene."""
