@@ -35,6 +35,9 @@ from .transition import Transition
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
 
+#: An episode's images are written once they have so many bytes: to wake a thread at every step costs about as much as it does there.
+AT_ONCE = 2**20
+
 #: The file that says what a folder of walks is, the last to appear.
 WALKS_HEAD = "dataset.json"
 
@@ -53,15 +56,23 @@ class Recorder:
         self._suite = suite
         self._keep_failures = keep_failures
         self._drafts: dict[int, _UnderWay] = {}
+        self._unwritten: dict[int, list[Transition]] = {}
         self._cleaned = False
 
     async def emit(self, transition: Transition) -> None:
-        """Write a chunk; with an episode's last, keep the episode or give it up."""
+        """Take a chunk, and write those that came when there are enough; with an episode's last, keep the episode or give it up."""
         if not self._cleaned:  # not before: only now the run is known to be ours alone; not in threads, which would meet
             self._cleaned = True
             for left in self._folder.glob(".draft-*"):
                 shutil.rmtree(left)
-        await asyncio.to_thread(self._write, transition)
+        env = transition.request.env
+        if transition.request.chunk == 0:
+            self._unwritten[env] = []
+        chunks = self._unwritten[env]
+        chunks.append(transition)
+        if transition.result.over or sum(_image_bytes(each) for each in chunks) >= AT_ONCE:
+            self._unwritten[env] = []
+            await asyncio.to_thread(lambda: [self._write(each) for each in chunks])
 
     async def fault(self, attempt: Attempt) -> None:
         """Give up the episode of an attempt that was the last."""
@@ -131,6 +142,10 @@ class _UnderWay:
     def description(self, suite: Suite) -> Description | None:
         """The episode in words, where it is known."""
         return suite.described(self.stages, self.truth, np.concatenate(self.states)) if self.states else None
+
+
+def _image_bytes(transition: Transition) -> int:
+    return sum(images.nbytes for images in transition.result.snapshot.frames.views.values())
 
 
 def steps_of(transition: Transition, state: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

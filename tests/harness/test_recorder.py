@@ -184,8 +184,9 @@ def test_episodes_that_begin_at_once_keep_their_drafts_where_old_ones_are_left(t
         (tmp_path / f".draft-{number}").mkdir()
         (tmp_path / f".draft-{number}" / "ego.mp4").write_bytes(b"left by a death")
     recorder = Recorder(tmp_path, TOY_SUITE)
-    observation = {"images": {"ego": np.zeros((1, 64, 64, 3), np.uint8)}, "state": np.zeros(4, np.float32)}
-    frames = SimpleNamespace(steps=(1,), states=np.zeros((1, 4)), views={"ego": np.zeros((1, 64, 64, 3), np.uint8)})
+    enough_to_write = np.zeros((1, 640, 640, 3), np.uint8)
+    observation = {"images": {"ego": enough_to_write}, "state": np.zeros(4, np.float32)}
+    frames = SimpleNamespace(steps=(1,), states=np.zeros((1, 4)), views={"ego": enough_to_write})
 
     def first(env: int) -> Any:
         return SimpleNamespace(
