@@ -48,11 +48,11 @@ def plot(image: Path, panels: dict[str, list[Path]]) -> None:
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
     for axes, (title, files) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for number, file in enumerate(files):
-            axes.plot(*read(file, "rolled_out"), color=f"C{number}", linewidth=1.2, label=f"{file.stem}, rolled out")
-            axes.plot(*read(file, "evaluated"), "o", color=f"C{number}", label=f"{file.stem}, evaluated")
+            axes.plot(*read(file, "rolled_out"), color=f"C{number}", linewidth=1.2, label=file.stem)
+            axes.plot(*read(file, "evaluated"), "o", color=f"C{number}")
         axes.set(title=title, xlabel="iteration", ylabel="success, %", ylim=(0, 100))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="lower left")
     figure.savefig(image, dpi=110)
 
 
