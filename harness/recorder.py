@@ -35,7 +35,7 @@ from .transition import Transition
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
 
-#: An episode's images are written once they have so many bytes: to wake a thread at every step costs about as much as it does there.
+#: An episode's images are written once they have about so many bytes, so that no thread is woken for each step.
 AT_ONCE = 2**20
 
 #: The file that says what a folder of walks is, the last to appear.
@@ -70,7 +70,8 @@ class Recorder:
             self._unwritten[env] = []
         chunks = self._unwritten[env]
         chunks.append(transition)
-        if transition.result.over or sum(_image_bytes(each) for each in chunks) >= AT_ONCE:
+        bytes_each = sum(images.nbytes for images in transition.result.snapshot.frames.views.values())
+        if transition.result.over or bytes_each * len(chunks) >= AT_ONCE:
             self._unwritten[env] = []
             await asyncio.to_thread(lambda: [self._write(each) for each in chunks])
 
@@ -142,10 +143,6 @@ class _UnderWay:
     def description(self, suite: Suite) -> Description | None:
         """The episode in words, where it is known."""
         return suite.described(self.stages, self.truth, np.concatenate(self.states)) if self.states else None
-
-
-def _image_bytes(transition: Transition) -> int:
-    return sum(images.nbytes for images in transition.result.snapshot.frames.views.values())
 
 
 def steps_of(transition: Transition, state: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

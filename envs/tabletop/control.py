@@ -44,8 +44,8 @@ class ArmController:
         self._joint_pos, self._joint_vel = data.qpos[as_slice(upstream.qpos_index)], data.qvel[self._dofs]
         self._bias = data.qfrc_bias[self._dofs]
         self._initial_joint = upstream.initial_joint.copy()
-        self._arm_command, self._low, self._high = self._actuators(robot, ARM)
-        self._gripper_command, low, high = self._actuators(robot, GRIPPER)
+        self._arm_ctrl, self._low, self._high = self._actuators(robot, ARM)
+        self._gripper_ctrl, low, high = self._actuators(robot, GRIPPER)
         self._gripper_middle, self._gripper_reach = 0.5 * (high + low), 0.5 * (high - low)
         self._kp, self._kd = upstream.kp, upstream.kd
         if sampled is not None:
@@ -81,7 +81,7 @@ class ArmController:
         self._goal_position = upstream.origin_pos + np.dot(upstream.origin_ori, upstream.goal_pos)
         self._goal_rotation = np.dot(upstream.origin_ori, upstream.goal_ori)
         command = self._gripper.format_action(action[6:])
-        self._gripper_command[:] = self._gripper_middle + self._gripper_reach * command
+        self._gripper_ctrl[:] = self._gripper_middle + self._gripper_reach * command
 
     def apply(self) -> None:
         """Write one physics step's torques into the simulation, between the halves of that step."""
@@ -106,7 +106,7 @@ class ArmController:
         torques += self._bias
         torques += nullspace_torques(self._inertia, nullspace, self._initial_joint, self._joint_pos, self._joint_vel)
         np.maximum(torques, self._low, out=torques)
-        np.minimum(torques, self._high, out=self._arm_command)
+        np.minimum(torques, self._high, out=self._arm_ctrl)
 
     def _actuators(self, robot: Any, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The commands of a part's actuators, their lowest and their highest."""
