@@ -6,8 +6,12 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import numpy as np
 
 from .. import upstream
 from ..errors import VlarigError
@@ -91,6 +95,31 @@ def _shares_overlays() -> bool:
     return type(scene)._rgb_overlay_images != {} and "sensor_data" in scene.reset()[0]
 
 
+def _lit_where_shown(task: type) -> type:
+    class LitWhereShown(task):
+        def _setup_sensors(self, options: dict[str, Any]) -> None:
+            from sapien.render import RenderCameraComponent
+
+            from .shaders import overlaid_shaders
+
+            camera = partial(RenderCameraComponent, shader_dir=overlaid_shaders())
+            with patch("mani_skill.envs.scene.RenderCameraComponent", camera):
+                super()._setup_sensors(options)
+
+    return LitWhereShown
+
+
+def _lights_what_is_covered() -> bool:
+    upstream.import_upstream("mani_skill.envs", [SETTINGS])
+    scene = _make("PutCarrotOnPlateInScene-v1", [APART])
+    (camera,) = scene.scene.sensors["3rd_view_camera"].camera._render_cameras
+    scene.scene.sub_scenes[0].update_render()
+    camera.take_picture()
+    segments = camera.get_picture("PositionSegmentation")[..., 3]
+    covered = ~np.isin(segments, scene._segmentation_ids_to_keep.numpy())
+    return bool(camera.get_picture("Color")[covered, :3].any())
+
+
 SETTINGS = Patch(
     name="data files at a given place",
     why="it reads the place of its data files when it is imported (mani_skill 3.0.1, __init__.py)",
@@ -105,4 +134,11 @@ APART = Patch(
     needed=_shares_overlays,
     changing=_apart,
 )
-PATCHES = (SETTINGS, APART)
+LIT = Patch(
+    name="light for what is seen",
+    why="it computes the light of every pixel, and then covers nine tenths of them with a photograph (mani_skill 3.0.1, "
+    "envs/tasks/digital_twins/base_env.py, get_obs)",
+    needed=_lights_what_is_covered,
+    changing=_lit_where_shown,
+)
+PATCHES = (SETTINGS, APART, LIT)

@@ -14,7 +14,7 @@ from vlarig.benchmarks.simpler.widowx import PLAIN, SIMPLER_WIDOWX
 from vlarig.envs.api import Episode, Needs
 from vlarig.envs.parity import parity, sample_actions
 from vlarig.envs.simpler.env import BridgeEnv
-from vlarig.envs.simpler.evaluator import ManiSkillEvaluator, everything
+from vlarig.envs.simpler.evaluator import VIEW, ManiSkillEvaluator, everything
 
 TASKS = [task.name for task in SIMPLER_WIDOWX.tasks]
 
@@ -67,6 +67,26 @@ def test_rendering_less_changes_nothing_upstream(ours: BridgeEnv) -> None:
     episode = wanted("put_carrot_on_plate", 10)
     theirs = ManiSkillEvaluator(episode)
     parity(ours, theirs, episode, sample_actions(ours.embodiment, np.random.default_rng(0), 4), throughout=True)
+    theirs.close()
+
+
+def test_a_translucent_object_shows_what_is_behind_it_as_upstreams_does(ours: BridgeEnv) -> None:
+    """Only then the light of what the photograph covers is computed."""
+    import sapien
+
+    episode, model = wanted("put_carrot_on_plate", 0), "bridge_carrot_generated_modified"
+    (camera,) = PLAIN.cameras
+    theirs = ManiSkillEvaluator(episode)
+    theirs.reset(episode)
+    ours.open(episode, Needs())
+    opaque = ours.render_view(camera)
+    for entity in (ours.scene.bodies[model].entity, theirs.task.objs[model]._bodies[0].entity):
+        (body,) = (each for each in entity.components if isinstance(each, sapien.render.RenderBodyComponent))
+        body.visibility = 0.5
+    seen = theirs.task.get_obs()["sensor_data"][VIEW]["rgb"][0].numpy()
+    translucent = ours.render_view(camera)
+    np.testing.assert_array_equal(translucent, seen)
+    assert np.any(translucent != opaque, axis=-1).sum() > 1000
     theirs.close()
 
 
