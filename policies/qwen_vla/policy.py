@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class QwenVlaPolicy(Policy):
         self._config = config
         self._inputs = InputBuilder(config, bundle.tokenizer)
         self._layout = ActionLayout(config.horizon, config.channels)
-        self._roles: dict[str, tuple[Embodiment, Role]] = {}
+        self._role_of = _remembered(self._make_role)
         self._device = next(bundle.model.parameters()).device
         self._accelerate()
 
@@ -279,13 +279,6 @@ class QwenVlaPolicy(Policy):
     def _noise(self, seeds: Sequence[int], temperature: float) -> Tensor:
         return start_noise(seeds, self._layout.horizon, self._layout.channels, temperature, self._device)
 
-    def _role_of(self, embodiment: Embodiment, asker: str) -> Role:
-        seen, role = self._roles.get(embodiment.name, (None, None))
-        if role is None or seen != embodiment:  # two suites may have a robot of one name and control it differently
-            role = self._make_role(embodiment, asker)
-            self._roles[embodiment.name] = embodiment, role
-        return role
-
     def _make_role(self, embodiment: Embodiment, asker: str) -> Role:
         description = self.bundle.description
         if not description.embodiments:
@@ -328,3 +321,17 @@ def _device(name: str) -> torch.device:
         first = str(error).strip().splitlines()[0]
         raise PolicyError(f"device={name} cannot be used here ({first}); choose cpu, or a GPU that torch sees") from None
     return device
+
+
+def _remembered(make: Callable[[Embodiment, str], Role]) -> Callable[[Embodiment, str], Role]:
+    """The same, made once for each embodiment; what is remembered is no attribute, which would be a part of the policy's identity."""
+    roles: dict[str, tuple[Embodiment, Role]] = {}
+
+    def role_of(embodiment: Embodiment, asker: str) -> Role:
+        seen, role = roles.get(embodiment.name, (None, None))
+        if role is None or seen != embodiment:  # two suites may have a robot of one name and control it differently
+            role = make(embodiment, asker)
+            roles[embodiment.name] = embodiment, role
+        return role
+
+    return role_of

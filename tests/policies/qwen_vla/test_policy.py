@@ -22,6 +22,7 @@ from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
+from vlarig.harness.policy_state import policy_state
 from vlarig.policies.api import PolicyError, Recorded, Reply, Request
 from vlarig.policies.conventions import embodiment_named, known_embodiments
 from vlarig.policies.qwen_vla import policy as policy_module
@@ -71,6 +72,17 @@ def test_seed_and_instruction_matter(policy: QwenVlaPolicy, other: dict[str, Any
         policy.act([request(1, **other) if "seed" not in other else replace_seed(1, 5)])[0],
     )
     assert np.abs(first.actions - second.actions).max() > 1e-4
+
+
+def test_what_it_has_done_is_no_part_of_its_identity(policy: QwenVlaPolicy) -> None:
+    """Or an evaluation during training, which follows others in its process, could not be resumed by another process."""
+    fresh = QwenVlaPolicy.of(policy.bundle)
+    before = policy_state(fresh)
+    fresh.record({"sde": {"form": "noise_one"}, "states": False})
+    fresh.act([request(1), request(2, WIDOWX_BRIDGE, views=1)])
+    fresh.record(None)
+    fresh.act([request(1)])
+    assert policy_state(fresh) == before
 
 
 def replace_seed(content: int, seed: int) -> Request:
