@@ -198,6 +198,8 @@ def test_a_killed_sweep_leaves_a_log_that_is_continued(toy_home: Path, cli) -> N
     assert {event.session for event in [started, *others] if event} == {2}
     noted, noted_again = ([event.key for event in events if isinstance(event, EpisodeEvent)] for events in (after, others))
     assert len(set(noted)) == 16
+    first_noted = noted[: len(noted) - len(noted_again)]
+    assert len(first_noted) == len(set(first_noted))
     # An episode may be noted before the ledger has it; one that the kill took from the ledger is played and noted again.
     assert sorted(noted_again) == sorted(set(noted) - kept)
 

@@ -70,13 +70,13 @@ def test_rendering_less_changes_nothing_upstream(ours: BridgeEnv) -> None:
     theirs.close()
 
 
-def test_a_translucent_object_shows_what_is_behind_it_as_upstreams_does(ours: BridgeEnv) -> None:
+def test_a_translucent_object_shows_what_is_behind_it_as_upstreams_does() -> None:
     """Only then the light of what the photograph covers is computed."""
     import sapien
 
     episode, model = wanted("put_carrot_on_plate", 0), "bridge_carrot_generated_modified"
     (camera,) = PLAIN.cameras
-    theirs = ManiSkillEvaluator(episode)
+    ours, theirs = BridgeEnv(), ManiSkillEvaluator(episode)
     theirs.reset(episode)
     ours.open(episode, Needs())
     opaque = ours.render_view(camera)
@@ -87,6 +87,7 @@ def test_a_translucent_object_shows_what_is_behind_it_as_upstreams_does(ours: Br
     translucent = ours.render_view(camera)
     np.testing.assert_array_equal(translucent, seen)
     assert np.any(translucent != opaque, axis=-1).sum() > 1000
+    ours.close()
     theirs.close()
 
 
