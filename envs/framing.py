@@ -1,4 +1,4 @@
-"""Frames: the messages between a supervisor and its child, on a socket pair, and between machines, in a websocket's message.
+"""Frames: the messages between a supervisor and its child, on a socket pair, and between machines, by a websocket or Ray.
 
 A frame is a head of fixed size and a body. A relay reads and bounds the head; the body is for its receiver.
 """
@@ -42,6 +42,10 @@ class Frame(NamedTuple):
     def head(self) -> bytes:
         return _HEAD.pack(self.id, self.kind, self.env, self.steps, len(self.body))
 
+    def encoded(self) -> bytes:
+        """Head and body, as one message."""
+        return self.head() + self.body
+
 
 class Head(NamedTuple):
     """A frame's head: the fields of :class:`Frame`, and the size of its body in bytes."""
@@ -71,7 +75,7 @@ def read_head(data: Union[bytes, bytearray], most_bytes: int = MAX_MESSAGE_BYTES
 
 
 def frame_of(message: Union[bytes, str]) -> Frame:
-    """The frame in a websocket's message.
+    """The frame in one message, :meth:`Frame.encoded`.
 
     Raises:
         BadMessageError: It is none.

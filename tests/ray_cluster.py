@@ -29,8 +29,16 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster's head, on which nothing is simulated, for the whole module; in a home in which the toy suites' runtime is adopted."""
-    variables = ENVIRONMENT | {"VLARIG_HOME": str(tmp_path_factory.mktemp("home")), "PYTHONPATH": str(TESTS)}
+    """A cluster's head, on which nothing is simulated, for the whole module; in a home in which the toy suites' runtime is adopted.
+
+    The suite ``faulty`` crashes once on the cluster, at the second initial state of ``reach_red``.
+    """
+    variables = ENVIRONMENT | {
+        "VLARIG_HOME": str(tmp_path_factory.mktemp("home")),
+        "PYTHONPATH": str(TESTS),
+        "VLARIG_TEST_FAULT": "crash:reach_red/1:1",
+        "VLARIG_TEST_COUNTS": str(tmp_path_factory.mktemp("counts")),
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)

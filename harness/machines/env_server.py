@@ -157,16 +157,16 @@ class EnvServer:
                 raise BadMessageError(f"{type(order).__name__} instead of StartWorker")
             await self._serve(connection, order)
         except BadMessageError as error:
-            await hang_up(connection, 1008, _message(Failure(BAD_MESSAGE, str(error))))
-        except VlarigError as error:
-            await hang_up(connection, 1011, _message(Failure(REFUSED, str(error), error.traceback)))
-        except ChildDied as death:
-            await hang_up(connection, 1011, _message(Died(death.kind, str(death), death.running)))
+            await hang_up(connection, 1008, encode(Failure(BAD_MESSAGE, str(error))).encoded())
+        except (VlarigError, ChildDied) as error:
+            await hang_up(connection, 1011, last_words(error).encoded())
         except (ConnectionClosed, TimeoutError):
             pass
         except Exception:  # a defect of this program
             logger.exception("a connection failed")
-            await hang_up(connection, 1011, _message(Died(LOST, "the env server failed; its output has the traceback", 0)))
+            await hang_up(
+                connection, 1011, encode(Died(LOST, "the env server failed; its output has the traceback", 0)).encoded()
+            )
         finally:
             watch.cancel()
             connection.transport.abort()
@@ -180,9 +180,7 @@ class EnvServer:
         """
         if self._config.suites and order.suite not in self._config.suites:
             raise unknown("suite", order.suite, self._config.suites, "this env server")
-        worker_spec = WorkerSpec.of(load_suite(order.suite))
-        with contextlib.suppress(VlarigError):  # the client learns which renderer is used here instead, and refuses it
-            worker_spec = worker_spec.rendered_by([order.renderer], "")
+        worker_spec = recipe_of(order)
         before = self._leases.get(order.lease)
         if before is not None:
             before.transport.abort()  # its client has lost it, and requests another
@@ -200,16 +198,9 @@ class EnvServer:
 
     async def _lend(self, connection: ServerConnection, worker_spec: WorkerSpec, log: WorkerLog, memory: int | None) -> None:
         """Start a worker, and connect it to its client. Raises like :meth:`_serve`."""
-        seconds = worker_spec.suite.patience.load + START_MARGIN
+        simulator = await start_simulator(self._launcher, worker_spec, log, memory)
         try:
-            log.open()
-            simulator = await within(Simulator.start(self._launcher, worker_spec, log.add, memory), seconds)
-        except TimeoutError:
-            raise ChildDied(LOST, "its worker did not start in time") from None
-        except OSError as error:
-            raise ChildDied(LOST, f"its worker cannot be started ({error})") from None
-        try:
-            await _send(connection, encode(_ready(worker_spec, simulator.pid)))
+            await _send(connection, ready(worker_spec, simulator.pid))
             await _send(connection, simulator.first)
             await _pass_on(connection, simulator)
         finally:
@@ -243,14 +234,48 @@ async def _while_connected(connection: ServerConnection, work: Coroutine[Any, An
         working.result()
 
 
-def _ready(worker_spec: WorkerSpec, pid: int) -> WorkerReady:
-    return WorkerReady(
-        runtime=worker_spec.runtime.lock_sha256,
-        renderer="" if worker_spec.renderer is None else worker_spec.renderer.name,
-        assets={bundle.name: bundle.identity for bundle in worker_spec.assets},
-        code=worker_spec.code(),
-        pid=pid,
+def recipe_of(order: StartWorker) -> WorkerSpec:
+    """The recipe, on this machine, of the worker that a client requests."""
+    worker_spec = WorkerSpec.of(load_suite(order.suite))
+    with contextlib.suppress(VlarigError):  # the client learns which renderer is used here instead, and refuses it
+        worker_spec = worker_spec.rendered_by([order.renderer], "")
+    return worker_spec
+
+
+async def start_simulator(launcher: Launcher, worker_spec: WorkerSpec, log: WorkerLog, memory: int | None) -> Simulator:
+    """Start a worker for a client on another machine, in bounded time.
+
+    Raises:
+        ChildDied: It does not start.
+    """
+    seconds = worker_spec.suite.patience.load + START_MARGIN
+    try:
+        log.open()
+        return await within(Simulator.start(launcher, worker_spec, log.add, memory), seconds)
+    except TimeoutError:
+        raise ChildDied(LOST, "its worker did not start in time") from None
+    except OSError as error:
+        raise ChildDied(LOST, f"its worker cannot be started ({error})") from None
+
+
+def ready(worker_spec: WorkerSpec, pid: int) -> Frame:
+    """What a client gets to know of its worker before the worker's own first frame."""
+    return encode(
+        WorkerReady(
+            runtime=worker_spec.runtime.lock_sha256,
+            renderer="" if worker_spec.renderer is None else worker_spec.renderer.name,
+            assets={bundle.name: bundle.identity for bundle in worker_spec.assets},
+            code=worker_spec.code(),
+            pid=pid,
+        )
     )
+
+
+def last_words(error: VlarigError | ChildDied) -> Frame:
+    """The frame after which a client has no worker."""
+    if isinstance(error, ChildDied):
+        return encode(Died(error.kind, str(error), error.running))
+    return encode(Failure(REFUSED, str(error), error.traceback))
 
 
 async def _pass_on(connection: ServerConnection, simulator: Simulator) -> None:
@@ -284,9 +309,4 @@ async def _pass_on(connection: ServerConnection, simulator: Simulator) -> None:
 
 
 async def _send(connection: ServerConnection, frame: Frame) -> None:
-    await connection.send(frame.head() + frame.body)
-
-
-def _message(message: Failure | Died) -> bytes:
-    frame = encode(message)
-    return frame.head() + frame.body
+    await connection.send(frame.encoded())

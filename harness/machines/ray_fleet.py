@@ -1,7 +1,7 @@
 """A fleet that Ray places: workers on the nodes of a Ray cluster, which may be lost and joined while a sweep runs.
 
-Ray decides where a worker runs, and restarts it elsewhere when its node is lost; the sweep polls it for new nodes. Ray carries none of
-the sweep's messages: a worker's env server listens on its node, and the sweep connects to it, see :mod:`.machines.env_server`.
+Ray decides where a worker runs, and restarts it elsewhere when its node is lost; the sweep polls it for new nodes. A worker's actor
+carries its frames.
 """
 
 from __future__ import annotations
@@ -13,26 +13,30 @@ import logging
 import math
 import os
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ...benchmarks.suite import Footprint, Suite
 from ...envs.api import Episode
-from ...envs.background import BackgroundLoop
-from ...envs.errors import VlarigError, not_importable
+from ...envs.errors import BadMessageError, VlarigError, not_importable
+from ...envs.framing import Frame, frame_of
 from ...envs.home import home
-from ...envs.tls import server_context
+from ...envs.messages import LOST, StartWorker, decode
+from ...envs.wire import MAX_MESSAGE_BYTES
+from ..children.child import Launcher
+from ..children.child_config import ChildDied
 from ..children.line import WorkerLine
-from ..children.liveness import within
+from ..children.liveness import CLOSE_SECONDS, within
+from ..children.simulator import Simulator, WorkerLog
 from ..children.supervisor import MachineAwayError
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
 from ..workers import Worker, started
-from .env_server import EnvServer, EnvServerConfig
+from .env_server import last_words, ready, recipe_of, start_simulator
 from .fleets import Lease, workers_for
-from .remote_machines import RemoteMachine, RemoteWorkerFactory
+from .remote_machines import order_for, ready_in, reply_in, welcome_in
 
 #: Variable with Ray's way of authentication, and the only accepted value: any program that reaches a cluster without it can run any
 #: code on the nodes.
@@ -44,69 +48,126 @@ PLACE_SECONDS = 120.0
 #: Seconds that Ray may take to notice that a worker's node is lost and to place the worker again; then other workers play its episodes.
 PLACE_AGAIN_SECONDS = 15.0
 
+#: Ray's variable for the largest result in bytes that an actor sends in its message to the caller (src/ray/common/ray_config_def.h,
+#: 2.60.0). A larger one goes through its node's store of objects, which takes longer; Ray's default, 100 KiB, is half an image of 256 x
+#: 256 pixels.
+IN_ITS_MESSAGE = {"RAY_max_direct_call_object_size": str(MAX_MESSAGE_BYTES)}
+
 #: Seconds between two queries of the cluster's free cores.
 POLL_SECONDS = 2.0
 
-#: Ray's own variables for encryption (its documentation, "TLS authentication"): where it is on, it is on here, with the same files.
-USE_TLS, TLS_CERTIFICATE, TLS_KEY, TLS_AUTHORITY = (
-    "RAY_USE_TLS",
-    "RAY_TLS_SERVER_CERT",
-    "RAY_TLS_SERVER_KEY",
-    "RAY_TLS_CA_CERT",
-)
-
 
 class RayWorker:
-    """An env server for one worker. It lives as long as its actor, and requires a token that only its sweep has."""
+    """A worker on the node where Ray has placed this actor, and what carries its frames, as bytes.
 
-    def __init__(self, suite: str, token: str) -> None:
+    Args:
+        log: Name of the worker's log, in vlarig's home there.
+    """
+
+    def __init__(self, log: str) -> None:
+        self._log = WorkerLog(home() / "logs" / log)
+        self._launcher = Launcher()
+        self._starting = asyncio.Lock()
+        self._lease = ""
+        self._simulator: Simulator | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+
+    async def describe(self) -> tuple[str, str]:
+        """The node's address, and the version of vlarig there."""
         import ray.util
 
-        self._host = ray.util.get_node_ip_address()
-        self._encryption = _encryption()
-        config = EnvServerConfig(
-            host=self._host,
-            port=0,
-            token=token,
-            encryption=self._encryption,
-            suites=(suite,),
-            workers=1,
-            logs=home() / "logs",
-        )
-        self._loop = BackgroundLoop("vlarig-envs")
-        self._server = self._loop.run(self._open(config))
+        return ray.util.get_node_ip_address(), version("vlarig")
 
-    def address(self) -> str:
-        scheme = "ws" if self._encryption is None else "wss"
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{scheme}://{host}:{self._server.port}"
+    async def start(self, order: bytes) -> list[bytes]:
+        """Start the worker, in place of the one before: what the driver gets to know of it, and its first frame."""
+        request = decode(frame_of(order))
+        assert isinstance(request, StartWorker), request
+        async with self._starting:
+            await self.end(self._lease)
+            try:
+                worker_spec = recipe_of(request)
+                simulator = await start_simulator(self._launcher, worker_spec, self._log, request.memory)
+            except (VlarigError, ChildDied) as error:
+                return [last_words(error).encoded()]
+            self._lease, self._simulator = request.lease, simulator
+            self._listener = asyncio.create_task(self._listen(simulator))
+            return [ready(worker_spec, simulator.pid).encoded(), simulator.first.encoded()]
 
-    async def _open(self, config: EnvServerConfig) -> EnvServer:
-        return await EnvServer(config).__aenter__()
+    async def carry(self, lease: str, message: bytes) -> bytes:
+        """The reply to a request, or the worker's death."""
+        if lease != self._lease or self._simulator is None or self._listener is None or self._listener.done():
+            return last_words(ChildDied(LOST, "it has ended")).encoded()
+        frame = frame_of(message)
+        answered = self._waiting[frame.id] = asyncio.get_running_loop().create_future()
+        await self._simulator.send(frame)
+        return await answered
+
+    async def end(self, lease: str) -> None:
+        if lease == self._lease and self._simulator is not None and self._listener is not None:
+            simulator, self._simulator = self._simulator, None
+            await simulator.end()
+            self._listener.cancel()
+            await asyncio.wait({self._listener})
+
+    async def _listen(self, simulator: Simulator) -> None:
+        """Give each request its reply; then give the worker's death, which says what was running, to all that have none."""
+        last = ChildDied(LOST, "it was ended")
+        try:
+            while True:
+                frame = await simulator.receive()
+                self._waiting.pop(frame.id).set_result(frame.encoded())
+        except ChildDied as death:
+            last = death
+        finally:
+            for answered in self._waiting.values():
+                answered.set_result(last_words(last).encoded())
+            self._waiting.clear()
 
 
-def authority() -> Path | None:
-    """File with the authorities that a client of these servers trusts; ``None`` where Ray does not encrypt."""
-    file = os.environ.get(TLS_AUTHORITY)
-    return Path(file) if file and os.environ.get(USE_TLS) == "1" else None
+class RaySimulator:
+    """A worker as the driver sees it, behind the actor ``worker`` of a :class:`RayWorker`.
 
+    Args:
+        worker: The actor.
+        lease: Id of the worker's process there.
+        pid: Process id on its node.
+    """
 
-def _encryption() -> ssl.SSLContext | None:
-    if os.environ.get(USE_TLS) != "1":
-        return None
-    return server_context(Path(os.environ.get(TLS_CERTIFICATE, "")), Path(os.environ.get(TLS_KEY, "")))
+    def __init__(self, worker: Any, lease: str, pid: int) -> None:
+        self.pid = pid
+        self._worker = worker
+        self._lease = lease
+        self._done: asyncio.Queue[asyncio.Future[bytes]] = asyncio.Queue()
+
+    async def send(self, frame: Frame) -> None:
+        _result(self._worker.carry.remote(self._lease, frame.encoded())).add_done_callback(self._done.put_nowait)
+
+    async def receive(self) -> Frame:
+        import ray.exceptions
+
+        call = await self._done.get()
+        try:
+            return reply_in(call.result())
+        except (BadMessageError, ray.exceptions.RayError) as error:
+            raise ChildDied(LOST, f"Ray has lost it ({_first_line(error)})") from None
+
+    async def end(self, seconds: float = 0.0) -> None:
+        import ray.exceptions
+
+        with contextlib.suppress(TimeoutError, ray.exceptions.RayError):
+            await within(_result(self._worker.end.remote(self._lease)), CLOSE_SECONDS)
 
 
 class RayWorkerFactory:
     """Starts a worker on the node where Ray has placed it; ``worker`` is the actor of a :class:`RayWorker`."""
 
-    def __init__(self, worker: Any, token: str, worker_spec: WorkerSpec, memory_bytes: int) -> None:
+    def __init__(self, worker: Any, log: str, worker_spec: WorkerSpec, memory_bytes: int) -> None:
         self._worker = worker
-        self._token = token
         self._worker_spec = worker_spec
         self._memory_bytes = memory_bytes
         self._patience = PLACE_SECONDS
-        self.where = "Ray's logs of the node"
+        self.where = f"logs/{log} in vlarig's home on its node"
 
     @property
     def suite(self) -> Suite:
@@ -116,17 +177,28 @@ class RayWorkerFactory:
         """Find the worker's node, and start it there. Raises like :meth:`.machines.remote_machines.RemoteWorkerFactory.launch`."""
         import ray.exceptions
 
+        lease = secrets.token_hex(16)
         try:
-            url = await within(asyncio.wrap_future(self._worker.address.remote().future()), self._patience)
+            placed = self._worker.describe.options(max_task_retries=-1).remote()
+            host, vlarig = await within(_result(placed), self._patience)
+            order = order_for(self._worker_spec, self._memory_bytes, lease)
+            answer, *rest = await _result(self._worker.start.remote(order.encoded()))
         except TimeoutError:
             raise MachineAwayError(f"Ray has placed it nowhere within {self._patience:g} s") from None
         except ray.exceptions.RayError as error:
-            raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
-        factory = RemoteWorkerFactory(RemoteMachine(url, self._token, authority()), self._worker_spec, self._memory_bytes)
-        self.where = factory.where
-        line = await factory.launch()
+            raise MachineAwayError(f"Ray cannot run it ({_first_line(error)})") from None
+        simulator = RaySimulator(self._worker, lease, 0)
+        try:
+            simulator.pid = ready_in(answer, self._worker_spec, f"the node {host} of the Ray cluster", vlarig).pid
+            embodiment = welcome_in(*rest).embodiment
+        except BadMessageError as error:
+            await simulator.end()
+            raise ChildDied(LOST, str(error)) from None
+        except BaseException:
+            await simulator.end()
+            raise
         self._patience = PLACE_AGAIN_SECONDS
-        return line
+        return WorkerLine(simulator, embodiment)
 
 
 class RayFleet:
@@ -201,16 +273,18 @@ class RayFleet:
         import ray
 
         (size,) = lease.sizes
-        token = secrets.token_hex(16)
+        number = next(self._numbers)
+        log = f"{worker_spec.suite.name}-ray-worker-{number}.log"
         options = {
             "num_cpus": 1,
             "memory": size.memory // size.workers,
             "max_restarts": -1,
-            "max_task_retries": -1,
+            "max_task_retries": 0,
             "scheduling_strategy": "SPREAD",
+            "runtime_env": {"env_vars": IN_ITS_MESSAGE},
         }
-        actor = ray.remote(**options)(RayWorker).remote(worker_spec.suite.name, token)
-        worker = Worker(next(self._numbers), RayWorkerFactory(actor, token, worker_spec, size.memory_share), "ray")
+        actor = ray.remote(**options)(RayWorker).remote(log)
+        worker = Worker(number, RayWorkerFactory(actor, log, worker_spec, size.memory_share), "ray")
         self._actors[worker] = actor
         return worker
 
@@ -247,6 +321,15 @@ def connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _result(call: Any) -> asyncio.Future[Any]:
+    """The result of a call to an actor."""
+    return asyncio.wrap_future(call.future())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _free_cores() -> int:

@@ -211,17 +211,13 @@ class RemoteSimulator:
 
     async def send(self, frame: Frame) -> None:
         with contextlib.suppress(ConnectionClosed):  # receive raises
-            await self._connection.send(frame.head() + frame.body)
+            await self._connection.send(frame.encoded())
 
     async def receive(self) -> Frame:
         try:
-            frame = frame_of(await self._connection.recv())
-            if frame.kind != DIED:
-                return frame
-            died = decode(frame)
+            return reply_in(await self._connection.recv())
         except (BadMessageError, ConnectionClosed) as error:
             raise ChildDied(LOST, f"the connection to the env server broke ({error})") from None
-        raise ChildDied(died.kind, died.message, died.running)
 
     async def end(self, seconds: float = 0.0) -> None:
         """End the connection, and so the worker."""
@@ -254,7 +250,10 @@ class RemoteWorkerFactory:
         """
         connection, capacity = await self._machine.reach()
         try:
-            ready, welcome = await self._start_worker(connection, capacity)
+            await connection.send(order_for(self._worker_spec, self._memory_bytes, self._lease).encoded())
+            place = f"{self._machine.name} ({capacity.host})"
+            ready = ready_in(await connection.recv(), self._worker_spec, place, capacity.vlarig)
+            welcome = welcome_in(await connection.recv())
         except (BadMessageError, ConnectionClosed) as error:
             connection.transport.abort()
             raise ChildDied(LOST, str(error)) from None
@@ -263,47 +262,77 @@ class RemoteWorkerFactory:
             raise
         return WorkerLine(RemoteSimulator(connection, ready.pid), welcome.embodiment)
 
-    async def _start_worker(self, connection: ClientConnection, capacity: Capacity) -> tuple[WorkerReady, Welcome]:
-        renderer = "" if self._worker_spec.renderer is None else self._worker_spec.renderer.name
-        order = encode(StartWorker(self.suite.name, self._memory_bytes, self._lease, renderer))
-        await connection.send(order.head() + order.body)
-        ready = decode(frame_of(await connection.recv()))
-        if isinstance(ready, (Failure, Died)):
-            reason = f"{self._machine.name} ({capacity.host}): {ready.message}"
-            if isinstance(ready, Failure) and ready.kind == REFUSED:
-                raise VlarigError(reason, traceback=ready.traceback)
-            raise ChildDied(LOST, reason)
-        if not isinstance(ready, WorkerReady):
-            raise BadMessageError(f"it answered StartWorker with {type(ready).__name__}")
-        self._check_alike(ready, capacity)
-        welcome = decode(frame_of(await connection.recv()))
-        if not isinstance(welcome, Welcome):
-            raise BadMessageError(f"it sent {type(welcome).__name__} instead of Welcome")
-        return ready, welcome
 
-    def _check_alike(self, ready: WorkerReady, capacity: Capacity) -> None:
-        """Make sure that the other machine's simulator is the run's."""
-        ours, place = self._worker_spec, f"{self._machine.name} ({capacity.host})"
-        if ready.code != ours.code():
-            names = " or ".join(["vlarig", *sorted({source.name for source in ours.sources})])
-            raise CodeChangedError(
-                f"{place} runs other code of {names} (version {capacity.vlarig}) than this machine (version {version('vlarig')}) when "
-                "the run began, so its results need not be the same; install the same on both"
-            )
-        if ready.runtime != ours.runtime.lock_sha256:
+def order_for(worker_spec: WorkerSpec, memory_bytes: int | None, lease: str) -> Frame:
+    """The request for a worker on another machine, by the run's recipe."""
+    renderer = "" if worker_spec.renderer is None else worker_spec.renderer.name
+    return encode(StartWorker(worker_spec.suite.name, memory_bytes, lease, renderer))
+
+
+def ready_in(answer: bytes | str, worker_spec: WorkerSpec, place: str, vlarig: str) -> WorkerReady:
+    """The other machine's answer to the request for a worker, which has to be the run's own kind.
+
+    Args:
+        answer: What came.
+        worker_spec: The run's recipe.
+        place: The machine, in messages.
+        vlarig: Version of the package there.
+
+    Raises:
+        ChildDied: There is no worker.
+    """
+    ready = decode(frame_of(answer))
+    if isinstance(ready, (Failure, Died)):
+        reason = f"{place}: {ready.message}"
+        if isinstance(ready, Failure) and ready.kind == REFUSED:
+            raise VlarigError(reason, traceback=ready.traceback)
+        raise ChildDied(LOST, reason)
+    if not isinstance(ready, WorkerReady):
+        raise BadMessageError(f"it answered StartWorker with {type(ready).__name__}")
+    if ready.code != worker_spec.code():
+        names = " or ".join(["vlarig", *sorted({source.name for source in worker_spec.sources})])
+        raise CodeChangedError(
+            f"{place} runs other code of {names} (version {vlarig}) than this machine (version {version('vlarig')}) when the run "
+            "began, so its results need not be the same; install the same on both"
+        )
+    runtime, lock = worker_spec.suite.runtime, worker_spec.runtime.lock_sha256
+    if ready.runtime != lock:
+        raise VlarigError(
+            f"{place} has the runtime {runtime!r} with other packages ({ready.runtime[:12]}) than this machine ({lock[:12]}); "
+            f"type 'vlarig runtime install {runtime}' on both"
+        )
+    renderer = "" if worker_spec.renderer is None else worker_spec.renderer.name
+    if ready.renderer != renderer:
+        raise VlarigError(
+            f"{place} renders with {ready.renderer or 'its own means'}, this machine with {renderer or 'its own means'}, so its "
+            "images need not be the same; 'vlarig doctor' on both says what each has"
+        )
+    for bundle in worker_spec.assets:
+        if ready.assets.get(bundle.name) != bundle.identity:
             raise VlarigError(
-                f"{place} has the runtime {ours.suite.runtime!r} with other packages ({ready.runtime[:12]}) than this machine "
-                f"({ours.runtime.lock_sha256[:12]}); type 'vlarig runtime install {ours.suite.runtime}' on both"
+                f"{place} has other {bundle.name} assets ({ready.assets.get(bundle.name)}) than this machine ({bundle.identity}); "
+                "point VLARIG_ASSETS at the same files on both"
             )
-        renderer = "" if ours.renderer is None else ours.renderer.name
-        if ready.renderer != renderer:
-            raise VlarigError(
-                f"{place} renders with {ready.renderer or 'its own means'}, this machine with {renderer or 'its own means'}, so its "
-                "images need not be the same; 'vlarig doctor' on both says what each has"
-            )
-        for bundle in ours.assets:
-            if ready.assets.get(bundle.name) != bundle.identity:
-                raise VlarigError(
-                    f"{place} has other {bundle.name} assets ({ready.assets.get(bundle.name)}) than this machine ({bundle.identity}); "
-                    "point VLARIG_ASSETS at the same files on both"
-                )
+    return ready
+
+
+def welcome_in(answer: bytes | str) -> Welcome:
+    """The first message of a worker on another machine."""
+    welcome = decode(frame_of(answer))
+    if not isinstance(welcome, Welcome):
+        raise BadMessageError(f"it sent {type(welcome).__name__} instead of Welcome")
+    return welcome
+
+
+def reply_in(answer: bytes | str) -> Frame:
+    """A reply of a worker on another machine.
+
+    Raises:
+        BadMessageError: It is none.
+        ChildDied: The worker died.
+    """
+    frame = frame_of(answer)
+    if frame.kind != DIED:
+        return frame
+    died = decode(frame)
+    raise ChildDied(died.kind, died.message, died.running)

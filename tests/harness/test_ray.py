@@ -78,6 +78,17 @@ def test_what_is_collected_on_the_cluster_is_the_same_as_here(cluster: Any) -> N
 
 
 @pytest.mark.slow
+def test_a_simulator_that_crashes_on_the_cluster_costs_its_own_episode_an_attempt(cluster: Any) -> None:
+    evaluate("faulty", ImageReader(), placement="ray", workers=1, num_envs=4, episodes=4, run=Path("there"))
+    with Ledger.open_read_only(Path("there")) as ledger:
+        assert [(attempt.key, attempt.kind) for attempt in ledger.attempts()] == [
+            ("faulty/standard@1/reach_red/base/1/0", "crash")
+        ]
+    evaluate("faulty", ImageReader(), workers=1, num_envs=4, episodes=4, run=Path("here"))
+    assert results(Path("there")) == results(Path("here"))
+
+
+@pytest.mark.slow
 def test_nodes_are_lost_and_join_while_a_sweep_runs(cluster: Any) -> None:
     first, second = cluster.worker_nodes
     storm(
