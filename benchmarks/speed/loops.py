@@ -1,4 +1,4 @@
-"""The simulator's side of ``steps.py`` and ``harness_overhead.py``: our loops and upstream's own, in one process without the harness.
+"""The simulator's side of ``steps.py``: our loops and upstream's own, in one process without the harness.
 
 Run by the runtime's interpreter with the name of a function of :data:`ANSWERS`. It reads a line of JSON from standard input, with the
 files of the packages that the driver shares, and answers with a line of JSON on standard output.

@@ -1,15 +1,24 @@
-"""An iteration of PPO at the paper's size (128 envs, 8,192 chunks, four epochs): its phases, and the memory of all processes.
+"""PPO's collection beside a loop that simulates, then asks the policy; and an iteration at the paper's size, by phase.
 
-Memory is the proportional set size of every process, so that what workers share counts once; the most of all seconds is printed.
+``collection`` compares env steps per second with the same policy calls. Aim: 0.9 or more. The loop's time is that of its two parts
+alone, added: the chunks of all envs in as many simulator processes, images where the policy sees them and resets included, by a bare
+loop in the same runtime; and the policy's answers to the very requests of the collection, in the same batches, beside an idle
+simulator. More than 1 means that collection simulates while the policy computes.
 
-    python benchmarks/speed/ppo_iteration.py runs/sft/policy --suites tabletop --iterations 2
+``iteration`` takes 128 envs, 8,192 chunks and four epochs. Memory is the proportional set size of every process, so that what workers
+share counts once; the most of all seconds is printed.
+
+    python benchmarks/speed/ppo_iteration.py collection runs/sft/policy --envs 32
+    python benchmarks/speed/ppo_iteration.py iteration runs/sft/policy --suites tabletop --iterations 2
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,10 +26,21 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 import tyro
+from measured_sweep import InstantPolicy
 from rich.console import Console
 from rich.table import Table
+from spread import spread
+from steps import bare_rate
 
-from vlarig.rl.config import read_ppo_config
+from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.messages import Start
+from vlarig.harness.rollouts import training_stream
+from vlarig.harness.worker_spec import WorkerSpec
+from vlarig.policies.api import Reply, Request
+from vlarig.policies.qwen_vla.checkpoint import load
+from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
+from vlarig.rl.collection import Allotment, Collector, allotted
+from vlarig.rl.config import RolloutSettings, read_ppo_config
 from vlarig.rl.run import tune
 from vlarig.training.reporting import SilentReporter
 
@@ -29,8 +49,26 @@ PHASES = ("collect", "sync", "update", "iteration")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to run."""
+class Collection:
+    """Collection against a loop that simulates, then asks the policy."""
+
+    source: tyro.conf.Positional[str] = "small"
+    """A checkpoint's folder, or a preset with random weights."""
+    suite: str = "tabletop"
+    """Name of the suite."""
+    envs: int = 32
+    """Envs of all its tasks."""
+    chunks: int = 8
+    """Chunks of each env in a rollout."""
+    workers: int = 2
+    """Simulator processes."""
+    turns: int = 3
+    """How often everything is measured; medians are printed."""
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The phases of an iteration, and the memory of all processes."""
 
     source: tyro.conf.Positional[str]
     """A checkpoint's folder."""
@@ -40,6 +78,82 @@ class Settings:
     """Iterations; each is a line."""
     override: tuple[str, ...] = ()
     """Further values of the configuration."""
+
+
+class Kept(QwenVlaPolicy):
+    """Keeps the batches that it is asked."""
+
+    batches: list[Sequence[Request]]
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        self.batches.append(requests)
+        return super().act(requests)
+
+
+def simulated(settings: Collection, rollout: RolloutSettings) -> float:
+    """Steps a second of bare loops, one a worker, each with its share of the envs."""
+    suite = load_suite(settings.suite)
+    protocol = suite.protocol(None).derive(n_action_steps=rollout.n_action_steps)
+    streams = [training_stream(suite, task, protocol, 0, 1) for task in suite.tasks]
+    episodes = list(itertools.islice(itertools.chain.from_iterable(zip(*streams, strict=True)), settings.envs))
+    starts = [Start(episode, InstantPolicy.needs) for episode in episodes]
+    envs = settings.envs // settings.workers
+    return bare_rate(WorkerSpec.of(suite), starts, settings.workers, envs, InstantPolicy().actions)
+
+
+def collected(settings: Collection, rollout: RolloutSettings) -> tuple[int, float, float]:
+    """Steps of a rollout, its seconds, and those of its policy's calls alone, made again afterwards."""
+    policy = Kept.of(load(settings.source, device=torch.device("cpu"), compute=torch.float32))
+    policy.batches = []
+    with (
+        TemporaryDirectory() as logs,
+        Collector(rollout, Allotment(allotted(rollout)), policy, "cut", False, 0, logs=Path(logs)) as collector,
+    ):
+        collector.collect()  # workers start, envs begin
+        policy.batches.clear()
+        began = time.perf_counter()
+        chunks = collector.collect().chunks
+        seconds = time.perf_counter() - began
+    # A chunk's steps count from its episode's beginning; what was there before an env's first chunk is not known.
+    before = [0 if last.ended else last.steps for last in chunks]
+    steps = sum(
+        rollout.n_action_steps if index % settings.chunks == 0 else chunk.steps - before[index - 1]
+        for index, chunk in enumerate(chunks)
+    )
+    batches = list(policy.batches)
+    began = time.perf_counter()
+    for batch in batches:
+        policy.act(batch)
+    return steps, seconds, time.perf_counter() - began
+
+
+def show_collection(console: Console, settings: Collection) -> None:
+    rollout = RolloutSettings(
+        n_action_steps=16,
+        suites=(settings.suite,),
+        envs=settings.envs,
+        epochs=settings.chunks,
+        steps=16,
+        workers=settings.workers,
+    )
+    found: dict[str, list[float]] = {"collection": [], "simulation alone": [], "policy alone": [], "a loop of both": []}
+    ratios = []
+    for _ in range(settings.turns):
+        alone = simulated(settings, rollout)
+        steps, seconds, thinking = collected(settings, rollout)
+        found["collection"].append(steps / seconds)
+        found["simulation alone"].append(alone)
+        found["policy alone"].append(steps / thinking)
+        found["a loop of both"].append(steps / (steps / alone + thinking))
+        ratios.append(found["collection"][-1] / found["a loop of both"][-1])
+    table = Table("", "env steps/s, median", "min to max")
+    for name, rates in found.items():
+        table.add_row(name, *spread(rates, 1))
+    console.print(table)
+    ratio, extent = spread(ratios, 3)
+    console.print(
+        f"collection / loop: {ratio} ({extent}); {settings.envs} envs, {settings.workers} workers, {settings.turns} turns"
+    )
 
 
 class Reported(SilentReporter):
@@ -76,9 +190,7 @@ def most_memory() -> Iterator[list[float]]:
         thread.join()
 
 
-def main() -> None:
-    settings = tyro.cli(Settings, description=__doc__)
-    torch.set_num_threads(1)
+def show_iteration(console: Console, settings: Iteration) -> None:
     own = [
         f"model.source={settings.source}",
         "model.any_checkpoint=true",
@@ -93,7 +205,6 @@ def main() -> None:
     table = Table("iteration", *(f"{name}, s" for name in PHASES), "episodes")
     for number, numbers in enumerate(reporter.numbers, 1):
         table.add_row(str(number), *(f"{numbers[f'time/{name}']:.1f}" for name in PHASES), f"{numbers['env/episodes']:.0f}")
-    console = Console(width=130)
     console.print(table)
     console.print(
         f"{config.rollout.envs} envs, {config.rollout.envs * config.rollout.chunks} chunks an iteration, {config.ppo.epochs} epochs; "
@@ -101,5 +212,14 @@ def main() -> None:
     )
 
 
+def main(settings: Collection | Iteration) -> None:
+    torch.set_num_threads(1)
+    console = Console(width=130)
+    if isinstance(settings, Collection):
+        show_collection(console, settings)
+    else:
+        show_iteration(console, settings)
+
+
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Collection | Iteration, description=__doc__))

@@ -9,6 +9,15 @@ work on the machine disturbs less.
     python benchmarks/speed/steps.py tabletop
     python benchmarks/speed/steps.py libero_object --turns 3
     python benchmarks/speed/steps.py simpler_widowx --task put_eggplant_in_basket --steps 120 --tasks 4
+
+With ``--harness`` it measures another thing: the steps a second of a sweep beside those of a bare loop in as many simulator processes,
+at 16 steps a chunk. Aim: 0.97 or more. Both play the same episodes with the same actions, images where a policy would see them, resets
+included, workers loaded beforehand. One bare loop has one env, the other as many as a worker, which run a chunk in turn: a second env
+takes part of the processor's caches from the first. The harness's rate is that of the time in which every env has an episode; at the
+end of a sweep workers run dry one after the other, which costs about an episode's time however long the sweep is, and is shown beside
+it.
+
+    python benchmarks/speed/steps.py tabletop --harness
 """
 
 from __future__ import annotations
@@ -24,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from measured_sweep import InstantPolicy, measure
 from rich.console import Console
 from rich.table import Table
 from spread import spread
@@ -41,6 +51,8 @@ CHUNK = 16
 #: Envs and workers that memory is projected to.
 PROJECTED, WORKERS = 128, (2, 16)
 NO_IMAGES = "upstream, no images"
+#: Of the harness's share: workers, envs of each, and episodes of each task.
+SWEEP_WORKERS, SWEEP_ENVS, SWEEP_EPISODES = 2, 2, 12
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,8 @@ class Settings:
     """Numbers of envs in one process whose memory is measured."""
     tasks: int = 2
     """Tasks at once whose memory is measured, an env each."""
+    harness: bool = False
+    """Measure the harness's share of a bare loop's steps instead."""
 
 
 def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **options: Any) -> subprocess.Popen[str]:
@@ -177,8 +191,36 @@ def show_memory(console: Console, worker_spec: WorkerSpec, settings: Settings, e
     console.print(f"wall seconds to the first image: {first:.1f}; with the scene loaded again: {again:.1f}")
 
 
+def show_harness(console: Console, settings: Settings) -> None:
+    """Measure bare loops and sweeps in turns, and print medians."""
+    suite = load_suite(settings.suite)
+    worker_spec, episodes = WorkerSpec.of(suite), suite.episodes(per_task=SWEEP_EPISODES)
+    starts, actions = [Start(episode, InstantPolicy.needs) for episode in episodes], InstantPolicy().actions
+    alone, together, costs = [], [], []
+    for _ in range(settings.turns):
+        alone.append(bare_rate(worker_spec, starts, SWEEP_WORKERS, 1, actions))
+        costs.append(measure(suite.name, SWEEP_EPISODES, SWEEP_WORKERS, SWEEP_ENVS))
+        together.append(bare_rate(worker_spec, starts, SWEEP_WORKERS, SWEEP_ENVS, actions))
+    loops = ("1 env", f"{SWEEP_ENVS} envs")
+    table = Table("", "steps/s, median", "min to max", *(word for loop in loops for word in (f"/ bare, {loop}", "min to max")))
+    for name, rates in {
+        f"bare loop, {SWEEP_WORKERS} processes x 1 env": alone,
+        f"bare loop, {SWEEP_WORKERS} processes x {SWEEP_ENVS} envs in turn": together,
+        f"harness, {SWEEP_WORKERS} workers x {SWEEP_ENVS} envs": [cost.steps for cost in costs],
+        "the same, with the end in which envs run dry": [cost.steps_to_the_end for cost in costs],
+    }.items():
+        shares = ([rate / loop for rate, loop in zip(rates, bare, strict=True)] for bare in (alone, together))
+        table.add_row(name, *spread(rates, 1), *(word for share in shares for word in spread(share, 3)))
+    console.print(table)
+    cpu, extent = spread([cost.cpu for cost in costs], 2)
+    console.print(f"CPU of the driver: {cpu} ms a chunk ({extent}), of 16 steps; {settings.turns} turns")
+
+
 def main(settings: Settings) -> None:
-    console = Console(width=140)
+    console = Console(width=150)
+    if settings.harness:
+        show_harness(console, settings)
+        return
     suite = with_found(WorkerSpec.of(load_suite(settings.suite)))
     protocol = next(iter(suite.trial.protocols), suite.protocol())  # its initial states are upstream's
     episode = suite.episodes([settings.task] if settings.task else [], per_task=1, protocol=protocol)[0]
