@@ -33,9 +33,9 @@ _BUILT_IN = {
 #: Scheme to the class that is made with what follows the colon (a checkpoint, an address) and with the user's options.
 _SCHEMES = {
     "lerobot": "vlarig.policies.lerobot:LerobotPolicy",
-    "openpi": "vlarig.policies.openpi_servers:openpi_policy",
+    "openpi": "vlarig.policies.remote.openpi_servers:openpi_policy",
     "qwen-vla": "vlarig.policies.qwen_vla.named:qwen_vla",
-    "vla-eval": "vlarig.policies.vla_eval:VlaEvalPolicy",
+    "vla-eval": "vlarig.policies.remote.vla_eval:VlaEvalPolicy",
 }
 
 #: Members of a policy that are not methods, to their types, in Python and in words.

@@ -17,9 +17,9 @@ import msgpack
 import numpy as np
 from websockets.sync.server import ServerConnection, serve
 
-from vlarig.policies import openpi_wire, vla_eval_wire
-from vlarig.policies.msgpack_arrays import MAX_MESSAGE_BYTES
-from vlarig.policies.vla_eval_wire import ACTION, HELLO, OBSERVATION, Message
+from vlarig.policies.remote import openpi_wire, vla_eval_wire
+from vlarig.policies.remote.msgpack_arrays import MAX_MESSAGE_BYTES
+from vlarig.policies.remote.vla_eval_wire import ACTION, HELLO, OBSERVATION, Message
 
 Served = tuple[int, list[Any]]
 

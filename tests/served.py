@@ -12,8 +12,8 @@ from toy.env import TOY_POINT
 
 from vlarig.envs.embodiments import Embodiment
 from vlarig.policies.api import Policy
-from vlarig.policies.openpi_layouts import find_layout
-from vlarig.policies.serving import PolicyServer, ServerConfig
+from vlarig.policies.remote.openpi_layouts import find_layout
+from vlarig.policies.remote.serving import PolicyServer, ServerConfig
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def test_a_simulator_is_imported_by_its_adapter_alone():
 #: Shared files that name a simulator as data: what, and why.
 NAMED_AS_DATA = {
     "policies/qwen_vla/embodiments.py": "the robots of the paper's Table 2, of which a suite has one",
-    "policies/openpi_layouts.py": "openpi's own name of what its LIBERO policies read",
+    "policies/remote/openpi_layouts.py": "openpi's own name of what its LIBERO policies read",
     "rl/config.py": "the suite of the paper's recipe (section 4.2)",
     "training/data/synthetic/words.py": "the tile of the game",
 }

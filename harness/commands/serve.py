@@ -20,8 +20,8 @@ from ...envs.tls import server_context
 from ...policies.api import Policy, PolicyError
 from ...policies.batching import Batching
 from ...policies.conventions import find_embodiment
-from ...policies.openpi_layouts import find_layout
-from ...policies.serving import PolicyServer, ServerConfig
+from ...policies.remote.openpi_layouts import find_layout
+from ...policies.remote.serving import PolicyServer, ServerConfig
 from ..command_line import parse
 from ..machines.env_server import EnvServer, EnvServerConfig
 from ..machines.remote_machines import DEFAULT_PORT

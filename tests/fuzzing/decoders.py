@@ -19,10 +19,10 @@ from vlarig.envs.framing import HEAD_BYTES, Frame, receive_frame, send_frame
 from vlarig.envs.messages import Died, Failure, Start, Started, Step, Stepped, Welcome
 from vlarig.envs.untrusted import one_line
 from vlarig.envs.wire import pack, unpack
-from vlarig.policies import openpi_wire, vla_eval_wire
-from vlarig.policies.announcement import METADATA_KEY, Announcement
-from vlarig.policies.openpi_layouts import VLARIG
-from vlarig.policies.serving_requests import RequestReader
+from vlarig.policies.remote import openpi_wire, vla_eval_wire
+from vlarig.policies.remote.announcement import METADATA_KEY, Announcement
+from vlarig.policies.remote.openpi_layouts import VLARIG
+from vlarig.policies.remote.serving_requests import RequestReader
 
 from .mutations import BYTES, PLAIN, WITH_HEAD, Form
 

@@ -18,7 +18,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
 from vlarig.harness.commands import serve
 from vlarig.harness.evaluation import Evaluation
-from vlarig.policies.serving import PolicyServer
+from vlarig.policies.remote.serving import PolicyServer
 from vlarig.training.streams import find_stream
 
 POLICY = """

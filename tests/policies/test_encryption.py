@@ -23,8 +23,8 @@ from toy.policies import ImageReader
 from vlarig.envs.tls import client_context, server_context
 from vlarig.harness import evaluate
 from vlarig.policies.api import PolicyError
-from vlarig.policies.openpi import OpenpiPolicy
 from vlarig.policies.registry import load_policy
+from vlarig.policies.remote.openpi import OpenpiPolicy
 
 
 @pytest.fixture(scope="module")

@@ -27,14 +27,14 @@ from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
-from vlarig.policies.announcement import Announcement
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
-from vlarig.policies.msgpack_arrays import DTYPES
-from vlarig.policies.openpi import OpenpiPolicy
-from vlarig.policies.openpi_layouts import ALOHA, DROID, LAYOUTS, LIBERO, VLARIG
-from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
+from vlarig.policies.remote.announcement import Announcement
+from vlarig.policies.remote.msgpack_arrays import DTYPES
+from vlarig.policies.remote.openpi import OpenpiPolicy
+from vlarig.policies.remote.openpi_layouts import ALOHA, DROID, LAYOUTS, LIBERO, VLARIG
+from vlarig.policies.remote.openpi_wire import pack, unpack
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 256, 256, 3), np.uint8)
 WRIST = np.random.default_rng(1).integers(0, 255, (1, 96, 128, 3), np.uint8)

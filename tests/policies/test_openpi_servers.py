@@ -15,11 +15,11 @@ from toy.policies import ImageReader, SlowImageReader
 from vlarig.envs import backoff
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
-from vlarig.policies import openpi_servers
 from vlarig.policies.api import PolicyError
-from vlarig.policies.openpi import OpenpiPolicy
 from vlarig.policies.pool import PolicyPool
 from vlarig.policies.registry import load_policy
+from vlarig.policies.remote import openpi_servers
+from vlarig.policies.remote.openpi import OpenpiPolicy
 from vlarig.results.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("toy_home")

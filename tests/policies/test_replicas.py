@@ -38,11 +38,11 @@ from vlarig.harness.replicas import Replica, replicated_policy
 from vlarig.policies import batching as batching_module
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
-from vlarig.policies.openpi_wire import pack
 from vlarig.policies.pool import PolicyPool
 from vlarig.policies.registry import load_policy
+from vlarig.policies.remote.openpi_wire import pack
+from vlarig.policies.remote.serving import PolicyServer
 from vlarig.policies.replica_messages import Order
-from vlarig.policies.serving import PolicyServer
 
 NOTEBOOK, FORGETFUL, TRAPPED = (f"toy.unsteady:{name}" for name in ("Notebook", "Forgetful", "Trapped"))
 

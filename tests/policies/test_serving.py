@@ -41,13 +41,13 @@ from vlarig.harness.commands.serve import ServePolicy
 from vlarig.policies.api import Policy, PolicyError, Reply, Request
 from vlarig.policies.batching import Batching
 from vlarig.policies.conventions import embodiment_to_data
-from vlarig.policies.openpi import OpenpiPolicy
-from vlarig.policies.openpi_layouts import VLARIG
-from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
+from vlarig.policies.remote.openpi import OpenpiPolicy
+from vlarig.policies.remote.openpi_layouts import VLARIG
+from vlarig.policies.remote.openpi_wire import pack, unpack
+from vlarig.policies.remote.serving import ServerConfig
+from vlarig.policies.remote.serving_requests import GRACE_SECONDS, RequestReader
 from vlarig.policies.scripted import ExpertPolicy, RandomPolicy, ZeroPolicy
-from vlarig.policies.serving import ServerConfig
-from vlarig.policies.serving_requests import GRACE_SECONDS, RequestReader
 
 
 class Notebook(Policy):
@@ -278,7 +278,7 @@ def test_what_goes_wrong_in_the_policy_is_for_the_servers_log_alone(caplog: pyte
     with served(Leaky()) as server:
         text = refused(server.address, seen())
     assert text == "the policy failed on this request (connection/0); the server's log says how"
-    (record,) = [each for each in caplog.records if each.name == "vlarig.policies.serving"]
+    (record,) = [each for each in caplog.records if each.name == "vlarig.policies.remote.serving"]
     assert record.levelname == "ERROR"
     assert record.exc_info is not None
     assert "/secret/place/weights.bin" in caplog.text
@@ -478,7 +478,7 @@ def test_what_is_under_way_is_answered_before_the_server_stops() -> None:
 
 
 def test_a_policy_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlarig.policies.serving._STOP_SECONDS", 0.2)
+    monkeypatch.setattr("vlarig.policies.remote.serving._STOP_SECONDS", 0.2)
     with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
 
         def last_words(connection: ClientConnection) -> tuple[object, float]:
@@ -680,7 +680,7 @@ def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_fil
             process.send_signal(signal.SIGTERM)
             _, error = process.communicate(timeout=5)
     assert process.returncode == 1
-    assert "ERROR vlarig.policies.serving: the policy failed on request 'connection/0'" in error
+    assert "ERROR vlarig.policies.remote.serving: the policy failed on request 'connection/0'" in error
     assert "ValueError: thirteen" in error
 
 

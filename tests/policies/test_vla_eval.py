@@ -32,11 +32,11 @@ from vlarig.harness import evaluate
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
-from vlarig.policies.msgpack_arrays import MAX_MESSAGE_BYTES
 from vlarig.policies.registry import load_policy
-from vlarig.policies.vla_eval import VlaEvalPolicy
-from vlarig.policies.vla_eval_specs import announced_differences, read_hello, state_format
-from vlarig.policies.vla_eval_wire import (
+from vlarig.policies.remote.msgpack_arrays import MAX_MESSAGE_BYTES
+from vlarig.policies.remote.vla_eval import VlaEvalPolicy
+from vlarig.policies.remote.vla_eval_specs import announced_differences, read_hello, state_format
+from vlarig.policies.remote.vla_eval_wire import (
     ACTION,
     EPISODE_END,
     EPISODE_START,

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..envs.embodiments import Embodiment
-from ..envs.errors import BadMessageError
-from ..envs.untrusted import convert
-from .api import PolicyError
+from ...envs.embodiments import Embodiment
+from ...envs.errors import BadMessageError
+from ...envs.untrusted import convert
+from ..api import PolicyError
 from .openpi_wire import pack
 
 #: Key of the announcement in openpi's metadata.

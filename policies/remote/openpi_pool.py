@@ -10,13 +10,13 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from ..envs.access import authorization
-from ..envs.background import BackgroundLoop
-from ..envs.errors import BadMessageError
-from ..envs.tls import handshake_failure
-from ..envs.untrusted import one_line
+from ...envs.access import authorization
+from ...envs.background import BackgroundLoop
+from ...envs.errors import BadMessageError
+from ...envs.tls import handshake_failure
+from ...envs.untrusted import one_line
+from ..api import PolicyError, PolicyLost
 from .announcement import LOST
-from .api import PolicyError, PolicyLost
 from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .openpi_wire import unpack
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.api import Observation
-from ..envs.embodiments import Embodiment
-from ..envs.errors import BadMessageError, suggestion
-from .api import PolicyError
-from .images import ImageFit, fit_image
+from ...envs.api import Observation
+from ...envs.embodiments import Embodiment
+from ...envs.errors import BadMessageError, suggestion
+from ..api import PolicyError
+from ..images import ImageFit, fit_image
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from ..envs.background import BackgroundLoop
-from ..envs.errors import BadMessageError
-from ..envs.untrusted import one_line
-from .api import PolicyError, Request
+from ...envs.background import BackgroundLoop
+from ...envs.errors import BadMessageError
+from ...envs.untrusted import one_line
+from ..api import PolicyError, Request
 from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .vla_eval_wire import (
     ACTION,

@@ -13,20 +13,20 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from ..envs.access import shown_token
-from ..envs.api import Needs
-from ..envs.embodiments import Embodiment
-from ..envs.errors import BadMessageError
-from ..envs.tls import client_context
+from ...envs.access import shown_token
+from ...envs.api import Needs
+from ...envs.embodiments import Embodiment
+from ...envs.errors import BadMessageError
+from ...envs.tls import client_context
+from ..api import Policy, PolicyError, Reply, Request
+from ..conventions import differences, find_embodiment, refuse_differences
+from ..images import ImageFit
+from ..options import ImageSize, Options, Seconds, read_options
 from .access import TOKEN_VARIABLE, refuse_secrets
 from .announcement import CHUNK, CLIENT, ENV, EPISODE, METADATA_KEY, N_ACTION_STEPS, SEED, Announcement
-from .api import Policy, PolicyError, Reply, Request
-from .conventions import differences, find_embodiment, refuse_differences
-from .images import ImageFit
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .openpi_pool import ConnectionPool
 from .openpi_wire import pack, unpack
-from .options import ImageSize, Options, Seconds, read_options
 
 
 class Settings(Options):

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..envs.errors import BadMessageError
-from ..envs.untrusted import build_array, one_line
+from ...envs.errors import BadMessageError
+from ...envs.untrusted import build_array, one_line
 
 #: Largest message in bytes, either way. Four uncompressed views of 480x640 pixels are 3.7 MB.
 MAX_MESSAGE_BYTES = 16 * 2**20

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..envs import backoff
+from ...envs import backoff
+from ..api import Policy, PolicyError, PolicyLost, Reply, Request
+from ..calls import carry_out
+from ..pool import PolicyPool
+from ..replica_messages import Description, Order
 from .access import refuse_secrets
-from .api import Policy, PolicyError, PolicyLost, Reply, Request
-from .calls import carry_out
 from .openpi import OpenpiPolicy
 from .openpi_pool import ServerLostError
-from .pool import PolicyPool
-from .replica_messages import Description, Order
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def openpi_policy(argument: str, **settings: Any) -> Policy:
 
     Args:
         argument: An address, some with commas between them, or a file with one a line, in which a ``#`` begins a comment.
-        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as given.
+        settings: The fields of :class:`~vlarig.policies.remote.openpi.Settings`, as given.
     """
     addresses = _addresses(argument)
     if len(addresses) == 1:
@@ -45,7 +45,7 @@ class OpenpiServer:
 
     Args:
         address: Its address.
-        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as given.
+        settings: The fields of :class:`~vlarig.policies.remote.openpi.Settings`, as given.
     """
 
     version = 0

@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..envs.api import Needs
-from ..envs.embodiments import Embodiment
-from ..envs.untrusted import one_line
+from ...envs.api import Needs
+from ...envs.embodiments import Embodiment
+from ...envs.untrusted import one_line
+from ..api import Policy, PolicyError, Reply, Request
+from ..conventions import find_embodiment, refuse_differences
+from ..images import ImageFit, fit_image
+from ..options import ImageSize, Options, Seconds, Views, read_options
 from .access import refuse_secrets
-from .api import Policy, PolicyError, Reply, Request
-from .conventions import find_embodiment, refuse_differences
-from .images import ImageFit, fit_image
-from .options import ImageSize, Options, Seconds, Views, read_options
 from .vla_eval_sessions import Sessions
 from .vla_eval_specs import announced_differences, read_hello
 from .vla_eval_wire import pack_payload

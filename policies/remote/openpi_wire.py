@@ -1,4 +1,4 @@
-"""openpi's wire: msgpack with numpy arrays and numpy numbers as maps (:mod:`~vlarig.policies.msgpack_arrays`).
+"""openpi's wire: msgpack with numpy arrays and numpy numbers as maps (:mod:`~vlarig.policies.remote.msgpack_arrays`).
 
 The form is that of Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/msgpack_numpy.py@15a9616.
 """
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..envs.errors import BadMessageError
+from ...envs.errors import BadMessageError
 from .msgpack_arrays import array_as_map, array_in_map, decode, dtype_to_send, encode, read_dtype
 
 _ARRAY_KEYS = (b"__ndarray__", b"data", b"dtype", b"shape")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .api import PolicyError
+from ..api import PolicyError
 
 #: Environment variable with the token that a server requires.
 TOKEN_VARIABLE = "VLARIG_POLICY_TOKEN"  # noqa: S105

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..envs.errors import BadMessageError
+from ...envs.errors import BadMessageError
+from ..api import Request, policy_seed
 from .announcement import CHUNK, CLIENT, ENV, EPISODE, N_ACTION_STEPS, SEED, Announcement
-from .api import Request, policy_seed
 from .openpi_layouts import ObservationLayout
 
 #: Seconds that the envs of a client without a connection are kept for it: it may have lost one and send its request again.
@@ -22,7 +22,7 @@ _OURS = "client "
 
 
 class _OurKeys(msgspec.Struct, frozen=True):
-    """What a client of ours adds to an observation; see :mod:`~vlarig.policies.announcement`."""
+    """What a client of ours adds to an observation; see :mod:`~vlarig.policies.remote.announcement`."""
 
     client: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = msgspec.field(name=CLIENT)
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(name=EPISODE)

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..envs.embodiments import Embodiment
-from ..envs.untrusted import one_line
-from ..envs.validation import first_problem
-from .api import PolicyError
+from ...envs.embodiments import Embodiment
+from ...envs.untrusted import one_line
+from ...envs.validation import first_problem
+from ..api import PolicyError
 
 #: Formats that announce no convention.
 _SILENT = ("raw", "")

@@ -23,14 +23,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from ..envs.access import may_enter, refuse_without_token
-from ..envs.embodiments import Embodiment
-from ..envs.errors import BadMessageError, VlarigError
+from ...envs.access import may_enter, refuse_without_token
+from ...envs.embodiments import Embodiment
+from ...envs.errors import BadMessageError, VlarigError
+from ..api import Policy, PolicyError, PolicyLost, Request
+from ..batching import Batcher, Batching
+from ..calls import check_fit, horizon_for, make_strict
+from ..member_queue import Answer
 from .announcement import LOST, METADATA_KEY, Announcement
-from .api import Policy, PolicyError, PolicyLost, Request
-from .batching import Batcher, Batching
-from .calls import check_fit, horizon_for, make_strict
-from .member_queue import Answer
 from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .openpi_layouts import ObservationLayout
 from .openpi_wire import pack, unpack
