@@ -19,27 +19,6 @@ ENTRY_POINT_GROUP = "vlarig.plugins"
 
 
 @dataclass(frozen=True)
-class LeaderboardKeys:
-    """Where vla-eval's leaderboard has the numbers of a benchmark (allenai/vla-evaluation-harness@e1ee9ad leaderboard/benchmarks/*.md).
-
-    Attributes:
-        benchmark: Key of the benchmark there.
-        suites: Name of a suite of ours to its key in ``suite_scores``.
-        tasks: Names of a suite and of one of its tasks to their key in ``task_scores``.
-        ranked: Suites whose mean is the overall score; empty where scores are not averaged.
-        columns: Name of a published column to its place, such as ``task_scores.reported_avg``.
-        remark: Remark on published numbers there.
-    """
-
-    benchmark: str
-    suites: Mapping[str, str] = field(default_factory=dict)
-    tasks: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    ranked: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    remark: str = ""
-
-
-@dataclass(frozen=True)
 class Plugin:
     """What a package adds to vlarig; the module that holds it imports nothing heavy, since every command reads it.
 
@@ -50,7 +29,6 @@ class Plugin:
         runtimes: Files ``NAME.toml`` that each describe a runtime, with the lock ``NAME.txt`` beside it.
         bundles: Files ``NAME.toml`` that each describe a bundle of data files, with the list of files ``NAME.txt`` beside it.
         layouts: Files ``NAME.toml`` that each hold a published table which ``vlarig table --layout NAME`` puts rows of ours into.
-        leaderboard: Where vla-eval's leaderboard has the suites' numbers.
     """
 
     suites: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +36,6 @@ class Plugin:
     runtimes: tuple[Path, ...] = ()
     bundles: tuple[Path, ...] = ()
     layouts: tuple[Path, ...] = ()
-    leaderboard: tuple[LeaderboardKeys, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,11 +156,6 @@ def bundle_files() -> dict[str, Path]:
 def layout_files() -> dict[str, Path]:
     """Name of every layout of a table to its file."""
     return _files("layouts")
-
-
-def leaderboard_keys() -> list[LeaderboardKeys]:
-    """Where vla-eval's leaderboard has the numbers of each benchmark."""
-    return [keys for _, plugin in find_plugins()[0] for keys in plugin.leaderboard]
 
 
 def _merged(member: str) -> dict[str, list[Registration]]:

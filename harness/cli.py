@@ -30,7 +30,6 @@ COMMANDS = {
     "runs merge": ("vlarig.harness.commands.runs:merge", "one run out of several, such as the shards of a sweep"),
     "runs replay": ("vlarig.harness.commands.replay:main", "re-simulate recorded episodes: check them, make their videos"),
     "runs export": ("vlarig.harness.commands.runs:export", "episodes as a Parquet file, for DuckDB, pandas and others"),
-    "runs leaderboard": ("vlarig.harness.commands.leaderboard:main", "vla-eval's leaderboard: show it, add entries of runs"),
     "serve envs": ("vlarig.harness.commands.serve:serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
     "serve policy": ("vlarig.harness.commands.serve:serve_policy", "serve a policy to other programs, by openpi's protocol"),
     "envs": ("vlarig.harness.commands.envs:main", "list suites and tasks, check an adapter, prepare initial states"),
@@ -47,7 +46,7 @@ COMMANDS = {
 
 #: Group of commands to its line of help.
 GROUPS = {
-    "runs": "list runs, merge, replay and export them, add them to a leaderboard",
+    "runs": "list runs, merge, replay and export them",
     "serve": "lend this machine's simulators, or a policy, to other programs",
 }
 

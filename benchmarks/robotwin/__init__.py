@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...envs.plugins import LeaderboardKeys, Plugin
+from ...envs.plugins import Plugin
 
 _HERE = Path(__file__).parent
 _EXPERT = "vlarig.policies.experts.playback:PlaybackExpert"
@@ -20,13 +20,4 @@ PLUGIN = Plugin(
     experts=dict.fromkeys(_SUITES, _EXPERT),
     runtimes=(_HERE / "runtime" / "robotwin.toml",),
     bundles=tuple(_HERE / "assets" / f"{name}.toml" for name in ("robotwin_source", "robotwin_assets", "domino_source")),
-    # An entry must say which of two training protocols was followed.
-    leaderboard=(
-        LeaderboardKeys(
-            benchmark="robotwin_v2",
-            suites={"robotwin_easy": "easy", "robotwin_hard": "hard"},
-            columns={"robotwin_easy": "suite_scores.easy", "robotwin_hard": "suite_scores.hard"},
-            remark="training protocol (A or B) is not reported",
-        ),
-    ),
 )

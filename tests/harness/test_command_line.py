@@ -11,14 +11,13 @@ import pytest
 
 from vlarig.harness import cli
 from vlarig.harness.command_line import parse
-from vlarig.harness.commands.leaderboard import Add
+from vlarig.harness.commands.assets import Fetch
 
 #: Commands with subcommands, and these.
 SUBCOMMANDS = {
     "assets": ("fetch", "list", "verify"),
     "data": ("record", "inspect", "check", "synthesize", "render-questions"),
     "envs": ("list", "check", "prepare"),
-    "runs leaderboard": ("show", "add"),
     "policy": ("inspect", "create"),
     "runtime": ("install", "add", "list", "remove"),
 }
@@ -124,5 +123,5 @@ def test_no_option_can_be_none(capsys):
 def test_an_option_that_is_given_twice_is_refused_where_the_last_one_alone_would_count(capsys):
     assert cli.main(["train", "sft", "--run", "runs/none", "--override", "steps=1", "--override", "seed=2"]) == 2
     assert "--override is given 2 times; give it once, with all its values after it" in capsys.readouterr().err
-    added = parse({"add": Add}, ["add", "l.json", "--run", "a", "--run=b", "--model", "m"], "vlarig runs leaderboard")
-    assert [run.name for run in added.runs] == ["a", "b"]
+    fetched = parse({"fetch": Fetch}, ["fetch", "libero", "--url", "a", "--url=b"], "vlarig assets")
+    assert fetched.url == ("a", "b")

@@ -1,19 +1,15 @@
-"""``vlarig runs leaderboard``: vla-eval's leaderboard, shown here, and entries of runs for it."""
+"""vla-eval's leaderboard, shown here, and entries of runs for it: ``python recipes/leaderboard/leaderboard.py``."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, UseAppendAction, arg
-
-from ...benchmarks.published import load_table
-from ...benchmarks.suite import unknown
-from ...envs.errors import VlarigError
-from ...results.layouts import Layout
-from ...results.leaderboard import (
+from leaderboard_entries import Submission, entries_of_run, entries_of_table
+from leaderboard_form import (
     Leaderboard,
     LeaderboardEntry,
     published_tables,
@@ -21,18 +17,23 @@ from ...results.leaderboard import (
     read_leaderboard,
     write_leaderboard,
 )
-from ...results.leaderboard_export import Submission, entries_of_run, entries_of_table
-from ...results.runs import find_run
-from ...results.tables import run_table
-from ..command_line import parse
-from ..screen import Screen
-from .table import SheetForm, print_sheets
+from tyro.conf import Positional, UseAppendAction, arg
+
+from vlarig.benchmarks.published import load_table
+from vlarig.benchmarks.suite import unknown
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.command_line import parse
+from vlarig.harness.commands.table import SheetForm, print_sheets
+from vlarig.harness.screen import Screen
+from vlarig.results.layouts import Layout
+from vlarig.results.runs import find_run
+from vlarig.results.tables import run_table
 
 DESCRIPTION = """vla-eval's leaderboard (leaderboard/data/leaderboard.json of allenai/vla-evaluation-harness): show it, or add to it.
 
-  vlarig runs leaderboard show leaderboard.json libero
-  vlarig runs leaderboard add leaderboard.json --run runs/libero --model doe26mine --name Mine --weights shared
-  vlarig runs leaderboard add leaderboard.json --published table4
+  python recipes/leaderboard/leaderboard.py show leaderboard.json libero
+  python recipes/leaderboard/leaderboard.py add leaderboard.json --run runs/libero --model doe26mine --name Mine --weights shared
+  python recipes/leaderboard/leaderboard.py add leaderboard.json --published table4
 """
 
 
@@ -114,5 +115,13 @@ COMMANDS: dict[str, type[Show | Add]] = {"show": Show, "add": Add}
 
 
 def main(arguments: list[str]) -> int:
-    parse(COMMANDS, arguments, "vlarig runs leaderboard", DESCRIPTION).run()
+    try:
+        parse(COMMANDS, arguments, "python recipes/leaderboard/leaderboard.py", DESCRIPTION).run()
+    except VlarigError as error:
+        sys.stderr.write(f"leaderboard: {error}\n")
+        return 2
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """vla-eval's leaderboard: its file, read and written, and what it holds as published tables.
 
 The form is leaderboard/data/leaderboard.schema.json of allenai/vla-evaluation-harness@e1ee9ad; benchmarks.json beside it says which
-metric a benchmark has. :mod:`vlarig.results.leaderboard_export` makes entries of our own.
+metric a benchmark has. ``leaderboard_entries.py`` makes entries of our own.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from leaderboard_keys import KEYS
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..benchmarks.published import Kind, PublishedColumn, PublishedPaper, PublishedRow, PublishedTable
-from ..envs.errors import VlarigError
-from ..envs.plugins import leaderboard_keys
-from ..envs.validation import first_problem
+from vlarig.benchmarks.published import Kind, PublishedColumn, PublishedPaper, PublishedRow, PublishedTable
+from vlarig.envs.errors import VlarigError
+from vlarig.envs.validation import first_problem
 
 Weights = Literal["shared", "finetuned"]
 _T = TypeVar("_T")
@@ -128,24 +128,18 @@ class EntryField:
 
 def suite_fields() -> dict[str, EntryField]:
     """Name of each suite that vla-eval has too to its place."""
-    return {
-        suite: EntryField(keys.benchmark, "suite_scores", key)
-        for keys in leaderboard_keys()
-        for suite, key in keys.suites.items()
-    }
+    return {suite: EntryField(keys.benchmark, "suite_scores", key) for keys in KEYS for suite, key in keys.suites.items()}
 
 
 def task_fields() -> dict[tuple[str, str], EntryField]:
     """Names of suite and task, of each task that vla-eval has too, to its place."""
-    return {
-        task: EntryField(keys.benchmark, "task_scores", key) for keys in leaderboard_keys() for task, key in keys.tasks.items()
-    }
+    return {task: EntryField(keys.benchmark, "task_scores", key) for keys in KEYS for task, key in keys.tasks.items()}
 
 
 def _ours() -> dict[tuple[str, str], tuple[tuple[str, ...], str]]:
     """Benchmark and column to our suites and task."""
     return {
-        **{(keys.benchmark, "overall_score"): (keys.ranked, "") for keys in leaderboard_keys() if keys.ranked},
+        **{(keys.benchmark, "overall_score"): (keys.ranked, "") for keys in KEYS if keys.ranked},
         **{(place.benchmark, place.column): ((suite,), "") for suite, place in suite_fields().items()},
         **{(place.benchmark, place.column): ((suite,), task) for (suite, task), place in task_fields().items()},
     }

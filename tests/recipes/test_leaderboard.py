@@ -10,13 +10,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 from layout_runs import play
-from sample_runs import make_manifest
-
-from vlarig.benchmarks.published import PublishedTable, load_table
-from vlarig.benchmarks.registry import load_suite
-from vlarig.envs.errors import VlarigError
-from vlarig.harness.cli import main
-from vlarig.results.leaderboard import (
+from leaderboard import main
+from leaderboard_entries import Submission, entries_of_run, entries_of_table
+from leaderboard_form import (
     Leaderboard,
     LeaderboardEntry,
     published_tables,
@@ -24,7 +20,11 @@ from vlarig.results.leaderboard import (
     read_leaderboard,
     write_leaderboard,
 )
-from vlarig.results.leaderboard_export import Submission, entries_of_run, entries_of_table
+from sample_runs import make_manifest
+
+from vlarig.benchmarks.published import PublishedTable, load_table
+from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.errors import VlarigError
 from vlarig.results.statistics import wilson_interval
 from vlarig.results.tables import RunTable, SuiteTable, Tally, TaskRow
 
@@ -381,7 +381,7 @@ def test_files_that_are_no_json_are_refused(tmp_path):
 def test_the_command_adds_what_it_is_told_and_replaces_older_entries(tmp_path, capsys):
     run = play(tmp_path / "mine", "simpler_widowx")
     file = tmp_path / "leaderboard.json"
-    command = ["runs", "leaderboard", "add", str(file), "--model", "doe26mine", "--name", "Mine", "--weights", "shared"]
+    command = ["add", str(file), "--model", "doe26mine", "--name", "Mine", "--weights", "shared"]
     assert main([*command, "--run", str(run), "--published", "table4"]) == 0
     first = read_leaderboard(file).results
     assert main([*command, "--run", str(run)]) == 0
@@ -394,16 +394,16 @@ def test_the_command_adds_what_it_is_told_and_replaces_older_entries(tmp_path, c
 def test_the_command_shows_a_benchmark_with_its_best_marked(tmp_path, capsys):
     file = written(tmp_path / "leaderboard.json", entries_of_table(load_table("table4"), TODAY))
     (tmp_path / "benchmarks.json").write_bytes((THEIRS / "benchmarks.json").read_bytes())
-    assert main(["runs", "leaderboard", "show", str(file), "simpler_env", "--format", "markdown"]) == 0
+    assert main(["show", str(file), "simpler_env", "--format", "markdown"]) == 0
     output = capsys.readouterr().out
     assert "**73.70**" in output
     assert "<u>64.60</u>" in output
-    assert main(["runs", "leaderboard", "show", str(file), "simpler_enw"]) == 2
+    assert main(["show", str(file), "simpler_enw"]) == 2
     assert "unknown benchmark 'simpler_enw' in" in capsys.readouterr().err
 
 
 def test_the_command_wants_a_name_for_a_run(tmp_path, capsys):
-    assert main(["runs", "leaderboard", "add", str(tmp_path / "x.json"), "--run", str(tmp_path)]) == 2
+    assert main(["add", str(tmp_path / "x.json"), "--run", str(tmp_path)]) == 2
     assert "entries of runs need --model, --name and --weights" in capsys.readouterr().err
-    assert main(["runs", "leaderboard", "add", str(tmp_path / "x.json")]) == 2
+    assert main(["add", str(tmp_path / "x.json")]) == 2
     assert "nothing was named to add" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Published tables and runs of ours as entries of vla-eval's leaderboard (:mod:`vlarig.results.leaderboard`).
+"""Published tables and runs of ours as entries of vla-eval's leaderboard (``leaderboard_form.py``).
 
 Where a number belongs follows leaderboard/benchmarks/*.md of allenai/vla-evaluation-harness@e1ee9ad. The form has no fields for counts,
 intervals, seeds and versions and allows none to be added, so an entry of a run has them in its ``notes``.
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from leaderboard_form import EntryField, LeaderboardEntry, Weights, suite_fields, task_fields
+from leaderboard_keys import KEYS
 from pydantic import ValidationError
 
-from ..benchmarks.published import Kind, PublishedRow, PublishedTable
-from ..benchmarks.registry import load_suite
-from ..benchmarks.suite import TRAINING
-from ..envs.errors import VlarigError
-from ..envs.plugins import leaderboard_keys
-from ..envs.validation import first_problem
-from .leaderboard import EntryField, LeaderboardEntry, Weights, suite_fields, task_fields
-from .tables import RunTable, SuiteTable
+from vlarig.benchmarks.published import Kind, PublishedRow, PublishedTable
+from vlarig.benchmarks.registry import load_suite
+from vlarig.benchmarks.suite import TRAINING
+from vlarig.envs.errors import VlarigError
+from vlarig.envs.validation import first_problem
+from vlarig.results.tables import RunTable, SuiteTable
 
 _WEIGHTS: dict[Kind, Weights] = {
     "specialist": "finetuned",
@@ -57,7 +57,7 @@ class Submission:
 
 def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = "human") -> list[LeaderboardEntry]:
     """A published table as entries: one for each method and benchmark; columns of benchmarks that vla-eval has not are left out."""
-    places, remarked = _column_fields(), {keys.benchmark: keys.remark for keys in leaderboard_keys()}
+    places, remarked = _column_fields(), {keys.benchmark: keys.remark for keys in KEYS}
     columns = [column.name for column in table.columns if column.name in places]
     if not columns:
         known = ", ".join(places)
@@ -82,7 +82,7 @@ def _column_fields() -> dict[str, EntryField]:
     """Name of a published column to its place."""
     return {
         column: EntryField(keys.benchmark, *place.split(".", 1))  # pyright: ignore[reportArgumentType]
-        for keys in leaderboard_keys()
+        for keys in KEYS
         for column, place in keys.columns.items()
     }
 
@@ -190,7 +190,7 @@ def _check_whole(run: RunTable, suite: SuiteTable) -> None:
 
 def _overall(benchmark: str, scores: dict[EntryField, float]) -> float | None:
     """The mean of the suites by which a benchmark is ranked, where all are there; other scores are not to be averaged."""
-    (ranked,) = [keys.ranked for keys in leaderboard_keys() if keys.benchmark == benchmark]
+    (ranked,) = [keys.ranked for keys in KEYS if keys.benchmark == benchmark]
     places = suite_fields()
     found = [scores[places[name]] for name in ranked if places[name] in scores]
     return round(sum(found) / len(found), 2) if found and len(found) == len(ranked) else None
