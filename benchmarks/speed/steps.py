@@ -10,8 +10,8 @@ work on the machine disturbs less.
     python benchmarks/speed/steps.py libero_object --turns 3
     python benchmarks/speed/steps.py simpler_widowx --task put_eggplant_in_basket --steps 120 --tasks 4
 
-With ``--harness`` it measures another thing: the steps a second of a sweep beside those of a bare loop in as many simulator processes,
-at 16 steps a chunk. Aim: 0.97 or more. Both play the same episodes with the same actions, images where a policy would see them, resets
+With ``--harness`` it measures instead the steps a second of a sweep beside those of a bare loop in as many simulator processes, at 16
+steps a chunk. Aim: 0.97 or more. Both play the same episodes with the same actions, images where a policy would see them, resets
 included, workers loaded beforehand. One bare loop has one env, the other as many as a worker, which run a chunk in turn: a second env
 takes part of the processor's caches from the first. The harness's rate is that of the time in which every env has an episode; at the
 end of a sweep workers run dry one after the other, which costs about an episode's time however long the sweep is, and is shown beside

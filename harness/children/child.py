@@ -204,7 +204,7 @@ class Child:
             patience: Timeout in seconds, counted from the reply to the request before it; the config's when ``None``.
         """
         expected = self._expect(frame.id, self._config.answer_seconds if patience is None else patience)
-        self._unsent.put_nowait((expected, frame.head() + frame.body))
+        self._unsent.put_nowait((expected, frame.encoded()))
 
     async def sent(self) -> None:
         """Wait until all requests are sent, or the process is dead."""

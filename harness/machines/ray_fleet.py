@@ -191,11 +191,10 @@ class RayWorkerFactory:
         try:
             simulator.pid = ready_in(answer, self._worker_spec, f"the node {host} of the Ray cluster", vlarig).pid
             embodiment = welcome_in(*rest).embodiment
-        except BadMessageError as error:
+        except BaseException as error:
             await simulator.end()
-            raise ChildDied(LOST, str(error)) from None
-        except BaseException:
-            await simulator.end()
+            if isinstance(error, BadMessageError):
+                raise ChildDied(LOST, str(error)) from None
             raise
         self._patience = PLACE_AGAIN_SECONDS
         return WorkerLine(simulator, embodiment)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -94,12 +95,13 @@ async def play(worker: Worker) -> list[bytes]:
 @asynccontextmanager
 async def server() -> AsyncIterator[tuple[int, Worker]]:
     """An env server of this process, by its port, and a good client of it."""
-    config = EnvServerConfig(port=0, token=TOKEN, suites=("toy",), workers=1 + 2 * AT_A_TIME)
-    async with EnvServer(config) as env_server:
-        machine = RemoteMachine(f"ws://127.0.0.1:{env_server.port}", TOKEN)
-        worker = Worker(0, RemoteWorkerFactory(machine, WorkerSpec.of(TOY_SUITE)), "here")
-        async with started([worker]):
-            yield env_server.port, worker
+    with TemporaryDirectory() as logs:
+        config = EnvServerConfig(port=0, token=TOKEN, suites=("toy",), workers=1 + 2 * AT_A_TIME, logs=Path(logs))
+        async with EnvServer(config) as env_server:
+            machine = RemoteMachine(f"ws://127.0.0.1:{env_server.port}", TOKEN)
+            worker = Worker(0, RemoteWorkerFactory(machine, WorkerSpec.of(TOY_SUITE)), "here")
+            async with started([worker]):
+                yield env_server.port, worker
 
 
 async def connected(port: int, token: str = TOKEN) -> ClientConnection:
