@@ -2,7 +2,8 @@
 # Tunes the shipped policy in one task by its successes alone: bash recipes/ppo/make.sh FOLDER CONFIG SUITE TASK STEPS [SEED ...]
 # CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. STEPS of each chunk
 # are run. Once for each seed; the seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240
-# episodes, from initial states that are not rolled out. ITERATIONS in the environment are 20 unless it says otherwise.
+# episodes, from initial states that are not rolled out. ITERATIONS in the environment are 20 unless it says otherwise, and PROTOCOL is
+# what is rolled out; by default episodes end at their first success.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
 # iteration, which curves.py plots.
 set -euo pipefail
@@ -22,6 +23,7 @@ play qwen-vla "$task-start"
 for seed in "${@:-0}"; do
     # A discount would pay episodes that end sooner, which are those that succeed, whatever their rewards.
     if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
+    if [ -n "${PROTOCOL:-}" ]; then settings+=("rollout.protocols={$suite = \"$PROTOCOL\"}"); fi
     vlarig train ppo --run "$task-$seed" --config "$config" --override "rollout.tasks=[$task]" "rollout.n_action_steps=$steps" \
         "iterations=${ITERATIONS:-20}" "evaluation.options={episodes = 48}" "${settings[@]}"
     play "qwen-vla:$task-$seed/policy" "$task-$seed"
