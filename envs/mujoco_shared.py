@@ -16,6 +16,7 @@ from typing import Any, Callable
 import mujoco
 import numpy as np
 
+from .mujoco_view import View
 from .scene_objects import SceneObject, box_of
 
 #: Most geoms in an image (robosuite 1.4.0, utils/binding_utils.py).
@@ -54,9 +55,12 @@ class Canvas:
         model: A compiled model; its textures and meshes are uploaded once, and serve all models that have the same.
         size: Height and width of the largest image, in pixels.
         options: What is rendered.
+        floor: Name of an opaque, level plane as its file has it; where it is behind all of an image, no sky is rendered.
     """
 
-    def __init__(self, model: mujoco.MjModel, size: tuple[int, int], options: mujoco.MjvOption) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, size: tuple[int, int], options: mujoco.MjvOption, floor: str | None = None
+    ) -> None:
         self._scratch = mujoco.MjData(model)
         self._gl = mujoco.GLContext(size[1], size[0])
         self._gl.make_current()
@@ -67,8 +71,12 @@ class Canvas:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
         self._options = options
-        self._view = mujoco.MjvCamera()
-        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
+        self._floor = None if floor is None else model.geom(floor).id
+        # What is out of view may still be seen by its shadow or in a mirror.
+        self._culls = not (model.light_castshadow.any() or model.mat_reflectance.any())
+        self._unseen = list(options.geomgroup).index(0)
 
     def render(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
         """The camera's image, ``uint8[height, width, 3]``, upright.
@@ -80,7 +88,7 @@ class Canvas:
             height: In pixels.
             width: In pixels.
         """
-        self._look(model, qpos, camera)
+        self._look(model, qpos, camera, width / height)
         return self._rendered(height, width)
 
     def find(
@@ -91,7 +99,7 @@ class Canvas:
         An object's ``visible`` compares the image with one of the object alone, a wider one at the image's edge. The first four
         arguments are :meth:`render`'s.
         """
-        self._look(model, qpos, camera)
+        self._look(model, qpos, camera, width / height)
         geoms = self._scene.geoms[: self._scene.ngeom]
         ids = [geom.segid for geom in geoms]
         owner = np.full(model.ngeom, -1)
@@ -128,15 +136,27 @@ class Canvas:
         x, y, z = (float(number) for number in position)
         return SceneObject(obj.name, obj.kind, obj.colour, box, (x, y, z), depth, visible, obj.role)
 
-    def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> None:
-        """Prepare the scene at ``qpos`` for the camera."""
-        self._scratch.qpos[:] = qpos
-        mujoco.mj_kinematics(model, self._scratch)
-        mujoco.mj_comPos(model, self._scratch)
-        mujoco.mj_camlight(model, self._scratch)
-        self._view.fixedcamid = model.camera(camera).id
+    def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, aspect: float) -> None:
+        """Prepare the scene at ``qpos`` for the camera, without what is out of its view."""
+        scratch = self._scratch
+        scratch.qpos[:] = qpos
+        mujoco.mj_kinematics(model, scratch)
+        mujoco.mj_comPos(model, scratch)
+        mujoco.mj_camlight(model, scratch)
+        self._camera.fixedcamid = model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(model, self._scratch, self._options, None, self._view, everything, self._scene)
+        if not self._culls:
+            mujoco.mjv_updateScene(model, scratch, self._options, None, self._camera, everything, self._scene)
+            return
+        view = View.of(model, scratch, self._camera.fixedcamid, aspect)
+        groups = model.geom_group.copy()
+        bounded = model.geom_rbound > 0  # a plane is not
+        model.geom_group[bounded & view.misses(scratch.geom_xpos, model.geom_rbound)] = self._unseen
+        mujoco.mjv_updateScene(model, scratch, self._options, None, self._camera, everything, self._scene)
+        model.geom_group[:] = groups
+        if self._floor is not None:
+            hidden = view.is_filled_by(scratch.geom_xpos[self._floor], model.geom_size[self._floor, :2])
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX.value] = not hidden
 
     def _rendered(self, height: int, width: int) -> np.ndarray:
         area = mujoco.MjrRect(0, 0, width, height)

@@ -216,6 +216,7 @@ class _Film:
     def add(self, images: np.ndarray) -> None:
         """Append ``uint8[X, h, w, 3]``."""
         import av
+        from PIL import Image
 
         if self._container is None:
             self._container = av.open(str(self.path), "w", format="mp4")
@@ -224,8 +225,10 @@ class _Film:
             self._stream.pix_fmt = pixel_format(*self.size)
             self._stream.options = CODEC_OPTIONS
         assert self._stream is not None
-        for colour in range(3):
-            self.histogram[colour] += np.bincount(images[..., colour].ravel(), minlength=256)
+        tall = Image.fromarray(
+            images.reshape(-1, *images.shape[2:])
+        )  # whose histogram takes a third of the time of np.bincount
+        self.histogram += np.array(tall.histogram()).reshape(3, 256)
         for image in images:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             self._container.mux(self._stream.encode(frame))

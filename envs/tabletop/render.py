@@ -11,6 +11,7 @@ import numpy as np
 
 from ..mujoco_shared import Canvas, ObjectGeoms
 from ..scene_objects import SceneObject
+from .randomization import FLOOR_GEOM
 from .scene import RENDERED_GROUPS
 
 
@@ -65,7 +66,7 @@ class Renderer:
             options.geomgroup[:] = 0
             options.geomgroup[list(RENDERED_GROUPS)] = 1
             options.sitegroup[:] = 0
-            self._canvas = Canvas(model, self._size, options)
+            self._canvas = Canvas(model, self._size, options, FLOOR_GEOM)
         for texture, name in textures.items():
             if self._uploaded.get(texture) != name:
                 self._canvas.upload(model, texture)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import gc
 from dataclasses import replace
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 
 from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs.api import Camera, Episode, Needs
+from vlarig.envs.mujoco_shared import MAX_GEOMS
 from vlarig.envs.tabletop import layout
 from vlarig.envs.tabletop.env import TabletopEnv
+from vlarig.envs.tabletop.scene import RENDERED_GROUPS
 from vlarig.envs.tabletop.states_env import TabletopStatesEnv
 
 BLIND = Needs(images=False)
@@ -106,6 +111,28 @@ def test_views_are_upright_and_show_the_named_colours(env: TabletopEnv) -> None:
     assert red[:, 1].mean() < 64 < blue[:, 1].mean(), "the world's y is the image's right"
     assert red[:, 0].mean() > 40, "the table is below the robot"
     assert env.render_view(Camera("cam_left_wrist", 96, 64)).shape == (96, 64, 3)
+
+
+@pytest.mark.parametrize("protocol", ["standard", "randomized"])
+def test_leaving_out_what_is_out_of_view_changes_no_pixel(env: TabletopEnv, protocol: str) -> None:
+    """Against MuJoCo's own renderer, which renders all of the scene."""
+    options = mujoco.MjvOption()
+    options.geomgroup[:] = [group in RENDERED_GROUPS for group in range(mujoco.mjNGROUP)]
+    skies = set()
+    for initial_state in range(3):
+        wanted = TABLETOP.episode(TABLETOP.task("pick_into"), initial_state, 0, TABLETOP.protocol(protocol))
+        env.open(wanted, Needs())  # an image, with which it decides how edges are rendered
+        height, width = wanted.protocol.cameras[0].height, wanted.protocol.cameras[0].width
+        with contextlib.closing(mujoco.Renderer(env._model, height, width, max_geom=MAX_GEOMS)) as whole:
+            for chunk in actions(initial_state).reshape(-1, 4, 7):
+                env.step_chunk(chunk)
+                data = copy.copy(env._data)  # rendering leaves what was computed within a step as it is
+                mujoco.mj_forward(env._model, data)
+                for camera in wanted.protocol.cameras:
+                    whole.update_scene(data, env.embodiment.cameras[camera.view], options)
+                    assert np.array_equal(whole.render(), env.render_view(camera))
+                    skies.add((camera.view, bool(env._renderer._canvas._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX.value])))
+    assert {("ego", True), ("cam_left_wrist", False)} <= skies
 
 
 def test_nothing_is_solved_by_waiting(env: TabletopEnv) -> None:
