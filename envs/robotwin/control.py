@@ -42,14 +42,17 @@ class Drives:
             joint.set_drive_velocity_target(velocity)
 
     def set_gripper(self, gripper_val: float, arm_tag: str, gripper_eps: float = 0.1) -> None:
-        """How far an arm's gripper is to be open, from 0 to 1; it opens by ``gripper_eps`` a call at most."""
+        """How far an arm's gripper is to be open, from 0 to 1; it moves by ``gripper_eps`` a call at most.
+
+        Where that is positive its opening is bounded, else its closing.
+        """
         self._balance()
         opening = _clipped(gripper_val)
         setattr(self._robot, f"{arm_tag}_gripper_val", opening)
         low, high = getattr(self._robot, f"{arm_tag}_gripper_scale")
         joints = getattr(self._robot, f"{arm_tag}_gripper")
         now = _clipped((joints[0][0].drive_target[0] - low) / (high - low))
-        if opening - now > gripper_eps:
+        if opening - now > gripper_eps > 0 or opening - now < gripper_eps < 0:
             opening = now + gripper_eps
         width = low + opening * (high - low)
         for joint, factor, offset in joints:
@@ -68,5 +71,5 @@ class Drives:
 
 
 def _clipped(number: float) -> float:
-    """The number, or 0 or 1 where it is beyond."""
-    return min(max(0.0, number), 1.0)
+    """The number, or 0 or 1 where it is beyond; in double precision, as NumPy's function computes it."""
+    return min(max(0.0, float(number)), 1.0)

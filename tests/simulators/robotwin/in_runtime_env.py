@@ -21,6 +21,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.envs.robotwin import env as adapter
 from vlarig.envs.robotwin import planner, upstream
 from vlarig.envs.robotwin.camera import SharedCamera
+from vlarig.envs.robotwin.control import Drives
 from vlarig.envs.robotwin.env import RobotwinEnv
 from vlarig.envs.robotwin.evaluator import RobotwinEvaluator
 
@@ -197,6 +198,13 @@ def test_the_planner_reaches_a_pose_and_says_where_it_cannot(env: RobotwinEnv) -
     both = robot.left_plan_multi_path([near, [5.0, 5.0, 5.0, 1, 0, 0, 0]])
     assert list(both["status"]) == ["Success", "Failure"]
     assert len(joints) == 38
+
+
+def test_the_expert_drives_the_robot_as_upstreams_own_code_does(env: RobotwinEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its grippers close slowly, which no action of a policy makes them do."""
+    plan = env.rehearse(episode(task="stack_blocks_two")).plan
+    monkeypatch.setattr(Drives, "take_over", lambda drives: None)
+    assert np.array_equal(plan, env.rehearse(episode(task="stack_blocks_two")).plan)
 
 
 def test_a_plan_is_the_experts_and_solves_the_episode(env: RobotwinEnv) -> None:
