@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,17 +108,16 @@ class ViewConfig:
 def view(arguments: list[str]) -> int:
     config = parse(ViewConfig, arguments, "vlarig view", VIEW_HELP)
     folders, refused = _folders(config.runs)
-    follower = Follower(folders, SiteOptions(config.title, live=True))
     report_refused(refused)
     console = Screen(soft_wrap=True)
-    with PageServer(follower, config.port) as server:
-        try:
-            console.print(f"{server.url}  (for you alone; Ctrl-C ends it)")
-            server.serve_forever()
-        except KeyboardInterrupt:
-            console.print("ended")
-        finally:
-            follower.close()
+    with tempfile.TemporaryDirectory(prefix="vlarig-view-") as out:
+        follower = Follower(folders, SiteOptions(config.title, live=True), Path(out))
+        with contextlib.closing(follower), PageServer(follower, config.port) as server:
+            try:
+                console.print(f"{server.url}  (for you alone; Ctrl-C ends it)")
+                server.serve_forever()
+            except KeyboardInterrupt:
+                console.print("ended")
     return 0
 
 

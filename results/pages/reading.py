@@ -210,6 +210,16 @@ class RunReader:
         scored = {task: cast("Mapping[str, EpisodeRecord]", totals.outcomes) for task, totals in self.tasks.items()}
         return task_records(self.name, self.manifest, self._errors_by_task(), scored)
 
+    def count(self, number: int) -> int:
+        """How many episodes :meth:`listed` has of the task at a place in the manifest."""
+        task = list(self.tasks)[number]
+        return len(self.tasks[task].outcomes) + self._errors_by_task()[task]
+
+    def task_version(self, number: int) -> tuple[object, ...]:
+        """Changes whenever what the pages show of a task's episodes does."""
+        task = list(self.tasks)[number]
+        return (self._files, len(self.tasks[task].outcomes), self._errors_by_task()[task], self._films)
+
     def listed(self, task: TaskKey) -> list[Listed]:
         """The task's episodes that finished or were given up, by initial state and repeat."""
         low, high = _range(task)

@@ -7,16 +7,16 @@ has; the browser keeps it in a cookie, and links within the site need none.
 from __future__ import annotations
 
 import hmac
+import io
 import json
-import mimetypes
 import re
 import secrets
 import socket
 import sys
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...envs.errors import VlarigError
@@ -28,7 +28,13 @@ LOOPBACK = "127.0.0.1"
 #: The host names that a browser on this machine may use. Any other web page can point its own name here (DNS rebinding).
 _OWN_NAMES = (LOOPBACK, "localhost")
 
-_PIECE = 1 << 16
+_HEADERS = {
+    "Accept-Ranges": "bytes",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+}
 
 _CLOSED = b"this site is private: open the address that `vlarig view` printed, with the token in it\n"
 
@@ -73,37 +79,50 @@ class PageServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(SimpleHTTPRequestHandler):
     server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
     timeout = 30
+    extensions_map = {
+        ".html": "text/html; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".svg": "image/svg+xml",
+        ".png": "image/png",
+        ".jpg": "image/jpeg",
+        ".mp4": "video/mp4",
+    }
 
-    def do_GET(self) -> None:
+    def __init__(self, request: Any, client_address: Any, server: PageServer) -> None:
+        super().__init__(request, client_address, server, directory=str(server.follower.out))
+
+    def send_head(self) -> Any:
+        """Whoever has the token gets the site's present version, or one of its files, of a film the requested part."""
         host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
         if host not in _OWN_NAMES:
-            self._answer(HTTPStatus.FORBIDDEN, b"this server answers only to 127.0.0.1 and localhost\n", "text/plain")
-            return
+            return self._answer(HTTPStatus.FORBIDDEN, b"this server answers only to 127.0.0.1 and localhost\n")
         if not self._may_look():
-            self._answer(HTTPStatus.FORBIDDEN, _CLOSED, "text/plain")
-            return
-        path = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
+            return self._answer(HTTPStatus.FORBIDDEN, _CLOSED)
+        path = unquote(urlsplit(self.path).path)
         try:
-            if path == "version":
+            if path == "/version":
                 version, progress = self.server.follower.state()
-                self._answer(HTTPStatus.OK, json.dumps({"version": version, "progress": progress}).encode(), "application/json")
-                return
-            content = self.server.follower.content(path)
+                return self._answer(HTTPStatus.OK, json.dumps({"version": version, "progress": progress}).encode())
+            if path.endswith(("/", ".html")):
+                self.server.follower.refresh()
         except VlarigError as error:
-            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(errors="replace"), "text/plain")
-            return
-        if content is None:
-            self._answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n", "text/plain")
-        elif isinstance(content, Path):
-            self._send_file(content)
-        else:
-            self._answer(HTTPStatus.OK, content, _type_of(path))
+            return self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(errors="replace"))
+        return self._part() if "Range" in self.headers else super().send_head()
 
-    do_HEAD = do_GET  # noqa: N815
+    def list_directory(self, path: Any) -> Any:
+        return self._answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n")
+
+    def end_headers(self) -> None:
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        if self._has_token():
+            self.send_header("Set-Cookie", f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Lax")
+        super().end_headers()
 
     def _may_look(self) -> bool:
         """Whether the request has the token, in its address or in its cookie."""
@@ -116,45 +135,28 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(errors="replace"), self.server.token.encode())
 
-    def _answer(self, status: HTTPStatus, content: bytes, kind: str, **headers: str) -> None:
+    def _answer(self, status: HTTPStatus, content: bytes) -> io.BytesIO:
         self.send_response(status)
-        self._send_headers(len(content), kind, headers | {"Cache-Control": "no-store"})
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def _send_headers(self, length: int, kind: str, headers: dict[str, str]) -> None:
-        textual = kind.startswith("text/") or kind.endswith(("json", "javascript"))
-        self.send_header("Content-Type", f"{kind}; charset=utf-8" if textual else kind)
-        self.send_header("Content-Length", str(length))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Referrer-Policy", "same-origin")
-        if self._has_token():
-            self.send_header("Set-Cookie", f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Lax")
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Type", "text/plain; charset=utf-8" if status != HTTPStatus.OK else "application/json")
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        return io.BytesIO(content)
 
-    def _send_file(self, path: Path) -> None:
-        """Send a film or an image, or the requested part of it: browsers seek within films."""
-        try:
-            with path.open("rb") as file:
-                size = path.stat().st_size
-                begin, end = _wanted(self.headers.get("Range"), size)
-                partial = (begin, end) != (0, size)
-                self.send_response(HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK)
-                extra = {"Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
-                if partial:
-                    extra["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-                self._send_headers(end - begin, _type_of(path.name), extra)
-                if self.command == "HEAD":
-                    return
-                file.seek(begin)
-                while begin < end and (piece := file.read(min(_PIECE, end - begin))):
-                    self.wfile.write(piece)
-                    begin += len(piece)
-        except OSError:
-            self.close_connection = True
+    def _part(self) -> BinaryIO | None:
+        """The requested part of a film: browsers seek within films, and Python's server sends whole files only."""
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            return super().send_head()
+        content = path.read_bytes()
+        begin, end = _wanted(self.headers.get("Range"), len(content))
+        partial = (begin, end) != (0, len(content))
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK)
+        self.send_header("Content-Type", self.guess_type(path))
+        if partial:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
+        self.send_header("Content-Length", str(end - begin))
+        self.end_headers()
+        return io.BytesIO(content[begin:end])
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Log nothing: a page sends a request every two seconds."""
@@ -169,8 +171,3 @@ def _wanted(header: str | None, size: int) -> tuple[int, int]:
         return max(0, size - int(found[2])), size
     begin, end = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
     return (begin, end) if begin < end else (0, size)
-
-
-def _type_of(name: str) -> str:
-    known = {"js": "text/javascript", "css": "text/css", "html": "text/html", "mp4": "video/mp4", "png": "image/png"}
-    return known.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -41,32 +41,42 @@ class Written:
     removed: int
 
 
-def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count: None) -> Written:
+def write_site(
+    site: Site, out: Path, done: Callable[[int], None] = lambda count: None, known: dict[str, object] | None = None
+) -> Written:
     """Write a site into a folder.
 
     Args:
         site: The site.
         out: The folder: new, empty, or with an earlier site.
         done: Called after each file with the number of files so far.
+        known: Versions of the files that the same site wrote there before, which are not made again; brought up to date.
 
     Raises:
         DamagedRunError: A run is damaged.
     """
+    known = {} if known is None else known
     check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _held(out):
             size = changed = 0
             paths = {MARKER}
-            for path in site.paths():
-                content = site.content(path)
-                assert content is not None, f"the site lists {path}, which it has not"
-                target = out / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                changed += _link(content, target) if isinstance(content, Path) else _write(target, content)
-                paths.add(path)
+            for file in site.files():
+                target = out / file.path
+                if file.version is None or known.get(file.path) != file.version:
+                    content = file.content()
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    if isinstance(content, Path):
+                        changed += _link(content, target, os.symlink if site.options.live else os.link)
+                    else:
+                        changed += _write(target, content)
+                        known[file.path] = file.version
+                paths.add(file.path)
                 size += target.stat().st_size
                 done(len(paths))
+            for path in known.keys() - paths:
+                del known[path]
             return Written(len(paths), size, changed, _remove_others(out, paths))
     except OSError as error:
         raise VlarigError(
@@ -107,8 +117,8 @@ def _write(path: Path, content: bytes) -> bool:
     return True
 
 
-def _link(source: Path, path: Path) -> bool:
-    """Add a file of a run, as a hard link where the disk supports it; returns whether anything changed."""
+def _link(source: Path, path: Path, link: Callable[[Path, Path], None]) -> bool:
+    """Add a file of a run, by a link where the disk supports it; returns whether anything changed."""
     status = source.stat()
     if path.is_file():
         there = path.stat()
@@ -117,7 +127,7 @@ def _link(source: Path, path: Path) -> bool:
             return False
     with appearing(path) as draft:
         try:
-            os.link(source, draft)
+            link(source.absolute(), draft)
         except OSError:
             shutil.copy2(source, draft)
     return True

@@ -75,8 +75,8 @@ def look_at(run: Path) -> str:
 def all_pages(run: Path) -> None:
     with closing(RunReader.open(run, one_moment=True)) as reader:
         site = Site([reader], SiteOptions())
-        for path in site.paths():
-            site.content(path)
+        for file in site.files():
+            file.content()
 
 
 SUITE = "identity.suites.0"
@@ -167,10 +167,20 @@ def test_damage_that_shows_only_on_an_episodes_page_costs_that_run_alone(folder:
 
 def test_view_goes_on_beside_a_run_that_cannot_be_read(folder: Path) -> None:
     edit(folder / "bad", f"{SUITE}.protocol", "{}")
-    follower = Follower(lambda: [folder / "bad", folder / "good"], SiteOptions(live=True))
+    follower = Follower(lambda: [folder / "bad", folder / "good"], SiteOptions(live=True), folder / "site")
     assert follower.state()[1] == "1 run, 0 being written: 6 of 9 episodes finished"
-    index = follower.content("index.html")
-    assert isinstance(index, bytes) and b"is no manifest" in index and b"run-good.html" in index
+    index = (folder / "site" / "index.html").read_bytes()
+    assert b"is no manifest" in index and b"run-good.html" in index
+    follower.close()
+
+
+def test_view_finds_damage_of_an_episode_and_goes_on(folder: Path) -> None:
+    change(folder / "bad", "UPDATE episodes SET actions = substr(actions, 1, 40) WHERE initial_state = 1")
+    follower = Follower(lambda: [folder / "bad", folder / "good"], SiteOptions(live=True), folder / "site")
+    assert follower.state()[1] == "1 run, 0 being written: 6 of 9 episodes finished"
+    index = (folder / "site" / "index.html").read_bytes()
+    assert b"holds a damaged record" in index and b"run-good.html" in index
+    assert not (folder / "site" / "data" / "bad").exists()
     follower.close()
 
 

@@ -464,7 +464,7 @@ def test_every_chart_has_words_and_every_table_a_caption(visit, site):
 def test_a_page_follows_the_run(visit, tmp_path, monkeypatch):
     monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
     run = make_run(tmp_path / "expert", finished=5)
-    follower = Follower(lambda: [run], SiteOptions(live=True))
+    follower = Follower(lambda: [run], SiteOptions(live=True), tmp_path / "site")
     with PageServer(follower, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import errno
 import json
+import math
 import re
 import sqlite3
 import struct
@@ -120,6 +121,14 @@ def film(run: Path, key: str, content: bytes = b"a film", poster: bytes = b"") -
 def now(monkeypatch):
     """A follower reads everything again."""
     monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
+    monkeypatch.setattr("vlarig.results.pages.following.SHARE", math.inf)
+
+
+def shown(follower: Follower, path: str) -> bytes | None:
+    """What a follower's site has at a path now."""
+    follower.refresh()
+    file = follower.out / path
+    return file.read_bytes() if file.is_file() else None
 
 
 def test_pages_load_nothing_from_elsewhere_and_link_to_what_is_there(tmp_path):
@@ -599,22 +608,6 @@ def test_a_run_that_is_not_complete_is_not_the_best(tmp_path):
     assert sorted(path.name for path in out.glob("compare*")) == ["compare-third--whole.html", "compare-whole--lucky.html"]
 
 
-def test_a_site_that_follows_compares_any_two_on_demand(tmp_path, now):
-    runs = make_runs(tmp_path, one=1, two=2, three=3)
-    follower = Follower(lambda: runs, SiteOptions(live=True))
-    for path in ("compare-one--two.html", "compare-two--one.html", "shared/compare-two--one.js"):
-        assert follower.content(path) is not None
-    for path in (
-        "compare-one--one.html",
-        "compare-one--four.html",
-        "compare-one--two.js",
-        "shared/compare-one--two.html",
-        "compare-.html",
-    ):
-        assert follower.content(path) is None
-    follower.close()
-
-
 def test_runs_of_other_protocols_have_no_comparison(tmp_path):
     runs = [make_run(tmp_path / "one"), play(tmp_path / "two", "simpler_widowx", per_task=1)]
     assert not list(build(tmp_path / "site", *runs).glob("compare*"))
@@ -678,7 +671,7 @@ def test_a_folder_is_built_by_one_at_a_time(tmp_path):
 
 def test_the_first_page_is_written_last(tmp_path):
     reader = RunReader.open(make_run(tmp_path / "run"))
-    paths = list(Site([reader], SiteOptions()).paths())
+    paths = [file.path for file in Site([reader], SiteOptions()).files()]
     reader.close()
     assert paths[-1] == "index.html"
     assert len(set(paths)) == len(paths)
@@ -756,7 +749,7 @@ def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):
 
 def test_a_follower_sees_what_is_written(tmp_path, now):
     run = make_run(tmp_path / "run", finished=5)
-    follower = Follower(lambda: [run], SiteOptions(live=True))
+    follower = Follower(lambda: [run], SiteOptions(live=True), tmp_path / "site")
     before, progress = follower.state()
     assert progress == "1 run, 0 being written: 15 of 30 episodes finished"
     assert follower.state()[0] == before
@@ -764,26 +757,26 @@ def test_a_follower_sees_what_is_written(tmp_path, now):
         ledger.write_episode(make_record(5, "stack", success=False))
         after, progress = follower.state()
         assert after != before and progress == "1 run, 1 being written: 16 of 30 episodes finished"
-        assert b'"initial_state":[0,1,2,3,4,5]' in follower.content("data/run/task-0.js")
+        assert b'"initial_state":[0,1,2,3,4,5]' in shown(follower, "data/run/task-0.js")
         ledger.write_attempt(Attempt(make_episode(6, "stack").key, 1, "crash", "signal 11", "worker 0", gave_up=True))
         assert follower.state()[0] != after
-    assert b"signal 11" in follower.content("run-run.html")
-    assert follower.content("data/run/task-0-9.js") is None
-    assert follower.content("run-other.html") is None
+    assert b"signal 11" in shown(follower, "run-run.html")
+    assert shown(follower, "data/run/task-0-9.js") is None
+    assert shown(follower, "run-other.html") is None
     follower.close()
 
 
 def test_a_follower_survives_runs_that_come_go_and_break(tmp_path, now):
     runs = [make_run(tmp_path / "one"), tmp_path / "two"]
-    follower = Follower(lambda: runs, SiteOptions(live=True))
-    assert b"two cannot be read" in follower.content("index.html")
+    follower = Follower(lambda: runs, SiteOptions(live=True), tmp_path / "site")
+    assert b"two cannot be read" in shown(follower, "index.html")
     make_run(tmp_path / "two", finished=3)
     assert follower.state()[1] == "2 runs, 0 being written: 39 of 60 episodes finished"
     whole = (tmp_path / "two/manifest.json").read_text()
     (tmp_path / "two/manifest.json").write_text("{")
-    assert b"is no manifest: it is not JSON" in follower.content("index.html")
+    assert b"is no manifest: it is not JSON" in shown(follower, "index.html")
     (tmp_path / "two/manifest.json").write_text(whole)
-    assert b"cannot be read" not in follower.content("index.html")
+    assert b"cannot be read" not in shown(follower, "index.html")
     for path in (tmp_path / "two").iterdir():
         path.unlink()
     make_run(tmp_path / "two", finished=1)
@@ -792,6 +785,38 @@ def test_a_follower_survives_runs_that_come_go_and_break(tmp_path, now):
     assert follower.state()[1] == "1 run, 0 being written: 3 of 30 episodes finished"
     opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()]
     assert not [path for path in opened if path.startswith(str(tmp_path / "one"))]
+    follower.close()
+
+
+def test_a_follower_makes_again_what_has_changed_and_nothing_else(tmp_path, now, monkeypatch):
+    run = make_run(tmp_path / "run", finished=5)
+    make_run(tmp_path / "other", finished=2)
+    follower = Follower(lambda: [run, tmp_path / "other"], SiteOptions(live=True), tmp_path / "site")
+    follower.refresh()
+    made = []
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: made.append(path.parent.name) or write(path, content))
+    follower.refresh()
+    assert made == []
+    listed = []
+    read = RunReader.listed
+    monkeypatch.setattr(RunReader, "listed", lambda reader, task: listed.append((reader.name, task.task)) or read(reader, task))
+    with Ledger.open(run) as ledger:
+        ledger.write_episode(make_record(5, "stack"))
+    follower.refresh()
+    assert listed == [("run", "stack")] and "other" not in made
+    follower.close()
+
+
+def test_films_of_a_site_that_follows_are_not_copied(tmp_path, now):
+    run = make_run(tmp_path / "run", finished=5)
+    (run / "videos").mkdir()
+    film = run / "videos" / "tabletop_standard@1_stack_base_0_0.mp4"
+    film.write_bytes(b"film")
+    follower = Follower(lambda: [run], SiteOptions(live=True), tmp_path / "site")
+    number = list(RunReader.open(run).tasks).index(("tabletop", "standard@1", "stack", "base"))
+    assert shown(follower, f"media/run/{number}-0-0.mp4") == b"film"
+    assert (tmp_path / "site" / f"media/run/{number}-0-0.mp4").readlink() == film
     follower.close()
 
 

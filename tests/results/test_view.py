@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import signal
 import socket
@@ -30,9 +31,10 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def server(run, monkeypatch):
+def server(run, tmp_path, monkeypatch):
     monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
-    follower = Follower(lambda: [run], SiteOptions(live=True))
+    monkeypatch.setattr("vlarig.results.pages.following.SHARE", math.inf)
+    follower = Follower(lambda: [run], SiteOptions(live=True), tmp_path / "site")
     with PageServer(follower, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
@@ -124,6 +126,7 @@ def test_parts_of_a_film(server, run):
     (run / "videos").mkdir()
     (run / "videos" / "tabletop_standard@1_stack_base_0_0.mp4").write_bytes(bytes(range(100)))
     path = "/media/expert/0-0-0.mp4"
+    fetch(server, "/")  # whose links lead to it
     status, content, headers = fetch(server, path)
     assert (status, content, headers["Accept-Ranges"], headers["Content-Type"]) == (
         200,
@@ -145,8 +148,8 @@ def test_parts_of_a_film(server, run):
         assert fetch(server, path, Range=odd)[:2] == (200, bytes(range(100)))
 
 
-def test_a_port_that_is_taken_or_is_none_is_one_sentence(run):
-    follower = Follower(lambda: [run], SiteOptions(live=True))
+def test_a_port_that_is_taken_or_is_none_is_one_sentence(run, tmp_path):
+    follower = Follower(lambda: [run], SiteOptions(live=True), tmp_path / "site")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(VlarigError, match=f"port {port} cannot be served on 127.0.0.1"):
