@@ -74,8 +74,9 @@ class Canvas:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
         self._floor = None if floor is None else model.geom(floor).id
-        # What is out of view may still be seen by its shadow or in a mirror.
-        self._culls = not (model.light_castshadow.any() or model.mat_reflectance.any())
+        self._culls = not model.light_castshadow.any()  # a shadow may fall into the view from beyond it
+        flat = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_PLANE.value, mujoco.mjtGeom.mjGEOM_BOX.value))
+        self._mirrors = np.flatnonzero(flat & (model.geom_matid >= 0) & (model.mat_reflectance[model.geom_matid] > 0))
         self._unseen = list(options.geomgroup).index(0)
 
     def render(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
@@ -150,13 +151,21 @@ class Canvas:
             return
         view = View.of(model, scratch, self._camera.fixedcamid, aspect)
         groups = model.geom_group.copy()
-        bounded = model.geom_rbound > 0  # a plane is not
-        model.geom_group[bounded & view.misses(scratch.geom_xpos, model.geom_rbound)] = self._unseen
+        missed = (model.geom_rbound > 0) & view.misses(scratch.geom_xpos, model.geom_rbound)  # a plane has no bound
+        for mirror in self._mirrors:
+            missed &= view.misses(self._mirrored(model, mirror), model.geom_rbound)
+        model.geom_group[missed] = self._unseen
         mujoco.mjv_updateScene(model, scratch, self._options, None, self._camera, everything, self._scene)
         model.geom_group[:] = groups
         if self._floor is not None:
             hidden = view.is_filled_by(scratch.geom_xpos[self._floor], model.geom_size[self._floor, :2])
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX.value] = not hidden
+
+    def _mirrored(self, model: mujoco.MjModel, mirror: int) -> np.ndarray:
+        """Where a mirror shows the geoms' centres, ``float64[ngeom, 3]``; a box's is its upper side (MuJoCo 3.3.2, render_gl3.c)."""
+        centres, normal = self._scratch.geom_xpos, self._scratch.geom_xmat[mirror].reshape(3, 3)[:, 2]
+        height = model.geom_size[mirror, 2] if model.geom_type[mirror] == mujoco.mjtGeom.mjGEOM_BOX.value else 0.0
+        return centres - 2 * ((centres - centres[mirror]) @ normal - height)[:, None] * normal
 
     def _rendered(self, height: int, width: int) -> np.ndarray:
         area = mujoco.MjrRect(0, 0, width, height)
