@@ -76,7 +76,8 @@ class Canvas:
         self._floor = None if floor is None else model.geom(floor).id
         self._culls = not model.light_castshadow.any()  # a shadow may fall into the view from beyond it
         flat = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_PLANE.value, mujoco.mjtGeom.mjGEOM_BOX.value))
-        self._mirrors = np.flatnonzero(flat & (model.geom_matid >= 0) & (model.mat_reflectance[model.geom_matid] > 0))
+        shiny: list[int] = np.flatnonzero(flat & (model.geom_matid >= 0)).tolist()
+        self._mirrors = [geom for geom in shiny if model.mat_reflectance[model.geom_matid[geom]] > 0]
         self._unseen = list(options.geomgroup).index(0)
 
     def render(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:

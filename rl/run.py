@@ -322,12 +322,12 @@ class Run:
         numbers |= {f"time/{name}": each / self.config.rollout.envs for name, each in zip(ACTIVITIES, seconds, strict=True)}
         if every:
             success = float(np.mean([success for _, success, *_ in every]))
-            numbers |= {"env/success_once": success, "env/episode_len": float(np.mean([steps for _, _, steps, _ in every]))}
+            numbers |= {"env/success": success, "env/episode_len": float(np.mean([steps for _, _, steps, _ in every]))}
             if success > saved.best:
                 saved.best, saved.best_iteration = success, version
         for task in sorted({task for task, *_ in every}):
             own = [success for name, success, *_ in every if name == task]
-            numbers[f"env/success_once/{task}"] = float(np.mean(own))
+            numbers[f"env/success/{task}"] = float(np.mean(own))
             successes, episodes = saved.outcomes.get(task, (0, 0))
             saved.outcomes[task] = successes + sum(own), episodes + len(own)
         return numbers
@@ -371,7 +371,7 @@ class Run:
     def _refuse_collapse(self, iteration: int, numbers: dict[str, float]) -> None:
         """End a run whose policy goes astray, and have the same command go on from its best iteration."""
         bounds, best = self.config.collapse, self.saved.best
-        kl, success = numbers["losses/kl_after"], numbers.get("env/success_once", best)
+        kl, success = numbers["losses/kl_after"], numbers.get("env/success", best)
         if bounds.kl is not None and kl > bounds.kl:
             why = f"went {kl:.3g} away from its rollout's policy, more than collapse.kl {bounds.kl:g}"
         elif bounds.success is not None and success < bounds.success * best:

@@ -14,6 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..harness.trackers import TrackerName, make_tracker
 
+#: The numbers that the line shows, by what it calls them.
+SHOWN = {
+    "train/loss": "loss",
+    "train/samples_per_second": "samples_per_second",
+    "env/success": "success_in_rollouts",
+    "losses/kl_after": "kl_after",
+    "time/iteration": "iteration",
+    "eval/success": "success",
+}
+
 
 class Reporter(Protocol):
     """Gets the numbers of a training, in the first process."""
@@ -77,15 +87,7 @@ class ConsoleReporter:
     def report(self, step: int, numbers: dict[str, float]) -> None:
         for tracker in self._trackers:
             tracker.log(numbers, step)
-        names = (
-            "train/loss",
-            "train/samples_per_second",
-            "env/success_once",
-            "losses/kl_after",
-            "time/iteration",
-            "eval/success",
-        )
-        shown = ", ".join(f"{name.partition('/')[2]} {numbers[name]:.4g}" for name in names if name in numbers)
+        shown = ", ".join(f"{label} {numbers[name]:.4g}" for name, label in SHOWN.items() if name in numbers)
         self._progress.update(self._task, completed=step, numbers=shown)
         if not self._console.is_terminal:
             (task,) = self._progress.tasks

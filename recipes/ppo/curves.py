@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 #: Column of a file to the training's own name of the number.
-NUMBERS = {"rolled_out": "env/success_once", "evaluated": "eval/success"}
+NUMBERS = {"rolled_out": "env/success", "evaluated": "eval/success"}
 
 
 def keep(run: Path, file: Path) -> None:

@@ -197,7 +197,7 @@ def test_the_backbone_can_learn_too(home: None) -> None:
 def test_replicas_act_as_the_training_itself_does(home: None) -> None:
     alone, side_by_side = tuned(Path("alone")), tuned(Path("replicas"), "rollout.replicas=2")
     for step, numbers in alone.numbers.items():
-        for name in ("env/success_once", "env/episode_len", "losses/kl_after", "rollout/returns"):
+        for name in ("env/success", "env/episode_len", "losses/kl_after", "rollout/returns"):
             assert side_by_side.numbers[step][name] == pytest.approx(numbers[name], rel=1e-3), name
 
 
@@ -224,7 +224,7 @@ def test_two_processes_share_envs_and_weights(home: None) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
     subprocess.run([*torchrun, "vlarig.harness", *words], check=True)
     events = EventAccumulator("shared/tensorboard").Reload()
-    for name in ("env/episodes", "env/success_once", "env/episode_len", "rollout/returns"):
+    for name in ("env/episodes", "env/success", "env/episode_len", "rollout/returns"):
         first, second = (event.tensor_proto.float_val[0] for event in events.Tensors(name))
         assert first == pytest.approx(alone.numbers[1][name], rel=1e-3), name
         assert second >= 0
@@ -284,7 +284,7 @@ def test_shuffled_rewards_are_the_same_ones_at_other_ends(home: None) -> None:
         tuned(Path("true"), *many).numbers[1],
         tuned(Path("shuffled"), *many, "ppo.shuffle_rewards=true").numbers[1],
     )
-    assert shuffled["env/success_once"] == true["env/success_once"]
+    assert shuffled["env/success"] == true["env/success"]
     assert shuffled["rollout/rewards"] == true["rollout/rewards"]
     assert shuffled["losses/policy_loss"] != true["losses/policy_loss"]
 
@@ -347,7 +347,7 @@ def test_more_iterations_go_on_with_the_rates_that_were_planned(home: None) -> N
 
 def test_each_seed_has_initial_states_of_its_own_and_time_is_told_apart(home: None) -> None:
     one, other = (tuned(Path(f"run{seed}"), f"seed={seed}", "iterations=1").numbers[1] for seed in (0, 1))
-    assert one["env/success_once/seen/reach_red"] != other["env/success_once/seen/reach_red"] or (
+    assert one["env/success/seen/reach_red"] != other["env/success/seen/reach_red"] or (
         one["env/episode_len"] != other["env/episode_len"]
     )
     assert one["env/steps"] <= 4 * 2 * 24
@@ -449,7 +449,7 @@ def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["train", "ppo", "--run", "run", "--override", *SHORT, "iterations=2"]) == 0
     shown = capsys.readouterr().out
     assert "the trained policy: qwen-vla:run/policy" in shown
-    assert re.search(r"iteration 2 of 2: success_once [^\n]*; 0:00:00 left\n", shown)
+    assert re.search(r"iteration 2 of 2: success_in_rollouts [^\n]*; 0:00:00 left\n", shown)
     assert main(["policy", "inspect", "run/policy"]) == 0
     assert "ppo" in capsys.readouterr().out
 
@@ -467,7 +467,7 @@ def rising(run: Path, *overrides: str) -> list[float]:
         "iterations=8",
         *overrides,
     )
-    return [numbers["env/success_once"] for _, numbers in sorted(found.numbers.items())]
+    return [numbers["env/success"] for _, numbers in sorted(found.numbers.items())]
 
 
 @pytest.mark.slow
