@@ -107,11 +107,12 @@ class Run:
         self.ppo = Ppo(config, self.learner, reader, group)
         self.evaluations = Evaluations(evaluated(config), config.iterations, self._stage, run, self.bundle, reporter)
         self.collector = self._collector()  # refuses what cannot be before anything is written
+        self.stop = StopSignals()
 
     def run(self) -> Path:
         """Tune to the end; the folder of the tuned policy."""
         stopped = "stopped; the same command makes the iteration again that was under way"
-        with StopSignals() as stop, self.evaluations, stop.at_once(stopped):
+        with self.stop, self.evaluations, self.stop.at_once(stopped):
             first = 0 if self.newest is None else resume(self.learner, self.newest)
             if first > self.config.iterations:
                 raise TrainingError(
@@ -346,7 +347,10 @@ class Run:
 
     def _save(self, iteration: int) -> None:
         if iteration % self.config.checkpoints.every == 0 or iteration == self.config.iterations:
-            self.checkpoints.save(self.learner, iteration, partial(self._write, iteration), spared=self.saved.best_iteration)
+            with self.stop.after("stopped and saved; the same command goes on"):  # torch would wrap what a signal raises within
+                self.checkpoints.save(
+                    self.learner, iteration, partial(self._write, iteration), spared=self.saved.best_iteration
+                )
 
     def _write(self, iteration: int, checkpoint: Path) -> None:
         """What a checkpoint has beside torch's files: how far envs are, and a policy that refers to the one that is tuned."""

@@ -47,10 +47,27 @@ class StopSignals:
         self._sentence = sentence
         try:
             yield
+        except Stopped:
+            raise
         except Terminated:  # a sweep takes SIGTERM over
             raise Stopped(sentence) from None
         finally:
             self._sentence = None
+
+    @contextlib.contextmanager
+    def after(self, sentence: str) -> Iterator[None]:
+        """Wait for the end of what is done here, though it is within :meth:`at_once`.
+
+        Raises:
+            Stopped: A signal came, with that sentence.
+        """
+        outside, self._sentence = self._sentence, None
+        try:
+            yield
+        finally:
+            self._sentence = outside
+        if self.requested:
+            raise Stopped(sentence)
 
     def _came(self, number: int, _: object) -> None:
         self.requested = True

@@ -30,6 +30,7 @@ from vlarig.policies.scripted import RandomPolicy
 from vlarig.rl.collection import Collector, Rollout, Saved, learned_protocol
 from vlarig.rl.config import read_ppo_config
 from vlarig.rl.start import evaluated, with_action_steps
+from vlarig.training import checkpoints
 from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
 from vlarig.training.learner import rate
@@ -369,9 +370,15 @@ def test_an_evaluation_that_was_under_way_is_finished(home: None) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("owner", "name"), [(Collector, "go_on"), (Checkpoints, "save")])
+@pytest.mark.parametrize(
+    ("owner", "name", "says"),
+    [
+        (Collector, "go_on", "the same command makes the iteration again"),
+        (Checkpoints, "save", "saved; the same command goes on"),
+    ],
+)
 def test_the_first_signal_is_obeyed_whenever_it_comes(
-    home: None, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+    home: None, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, says: str
 ) -> None:
     tuned(Path("run"), "iterations=1")
     original = getattr(owner, name)
@@ -380,10 +387,25 @@ def test_the_first_signal_is_obeyed_whenever_it_comes(
         original(self, *given, **named)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patched, pytest.raises(Stopped, match="the same command makes the iteration again"):
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match=says):
         patched.setattr(owner, name, signalled)
         tuned(Path("run"))
     assert tuned(Path("run")).first == (1 if owner is Collector else 2)
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_checkpoint_is_written_loses_no_iteration(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch wraps whatever is raised while it writes."""
+    original = checkpoints.save
+
+    def signalled(*given: object, **named: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*given, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match="stopped and saved; the same command goes on"):
+        patched.setattr(checkpoints, "save", signalled)
+        tuned(Path("run"))
+    assert tuned(Path("run")).first == 1
 
 
 @pytest.mark.parametrize(
