@@ -42,6 +42,7 @@ from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.rl.collection import Allotment, Collector, allotted
 from vlarig.rl.config import RolloutSettings, read_ppo_config
 from vlarig.rl.run import tune
+from vlarig.rl.start import with_action_steps
 from vlarig.training.reporting import SilentReporter
 
 MEGABYTE = 2**20
@@ -199,7 +200,7 @@ def show_iteration(console: Console, settings: Iteration) -> None:
         f"iterations={settings.iterations}",
         "track=[]",
     ]
-    config, reporter = read_ppo_config(None, (*own, *settings.override)), Reported()
+    config, reporter = with_action_steps(read_ppo_config(None, (*own, *settings.override))), Reported()
     with TemporaryDirectory() as folder, most_memory() as most:
         tune(config, Path(folder) / "run", reporter)
     table = Table("iteration", *(f"{name}, s" for name in PHASES), "episodes")
