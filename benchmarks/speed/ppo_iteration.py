@@ -5,8 +5,8 @@ alone, added: the chunks of all envs in as many simulator processes, images wher
 loop in the same runtime; and the policy's answers to the very requests of the collection, in the same batches, beside an idle
 simulator. More than 1 means that collection simulates while the policy computes.
 
-``iteration`` takes 128 envs, 8,192 chunks and four epochs. Memory is the proportional set size of every process, so that what workers
-share counts once; the most of all seconds is printed.
+``iteration`` takes 128 envs, 1,024 steps of each (8,192 chunks where all 16 steps of a chunk are run) and four epochs. Memory is the
+proportional set size of every process, so that what workers share counts once; the most of all seconds is printed.
 
     python benchmarks/speed/ppo_iteration.py collection runs/sft/policy --envs 32
     python benchmarks/speed/ppo_iteration.py iteration runs/sft/policy --suites tabletop --iterations 2
