@@ -147,20 +147,22 @@ class Canvas:
         mujoco.mj_camlight(model, scratch)
         self._camera.fixedcamid = model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        if not self._culls:
-            mujoco.mjv_updateScene(model, scratch, self._options, None, self._camera, everything, self._scene)
-            return
         view = View.of(model, scratch, self._camera.fixedcamid, aspect)
         groups = model.geom_group.copy()
-        missed = (model.geom_rbound > 0) & view.misses(scratch.geom_xpos, model.geom_rbound)  # a plane has no bound
-        for mirror in self._mirrors:
-            missed &= view.misses(self._mirrored(model, mirror), model.geom_rbound)
-        model.geom_group[missed] = self._unseen
+        if self._culls:
+            model.geom_group[self._missed(model, view)] = self._unseen
         mujoco.mjv_updateScene(model, scratch, self._options, None, self._camera, everything, self._scene)
         model.geom_group[:] = groups
         if self._floor is not None:
             hidden = view.is_filled_by(scratch.geom_xpos[self._floor], model.geom_size[self._floor, :2])
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX.value] = not hidden
+
+    def _missed(self, model: mujoco.MjModel, view: View) -> np.ndarray:
+        """Which geoms the view does not show, by itself or in a mirror, ``bool[ngeom]``."""
+        missed = (model.geom_rbound > 0) & view.misses(self._scratch.geom_xpos, model.geom_rbound)  # a plane has no bound
+        for mirror in self._mirrors:
+            missed &= view.misses(self._mirrored(model, mirror), model.geom_rbound)
+        return missed
 
     def _mirrored(self, model: mujoco.MjModel, mirror: int) -> np.ndarray:
         """Where a mirror shows the geoms' centres, ``float64[ngeom, 3]``; a box's is its upper side (MuJoCo 3.3.2, render_gl3.c)."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...benchmarks.registry import load_suite
 from ...envs.errors import VlarigError
-from ..records import Attempt, EpisodeRecord, TaskKey
+from ..records import Attempt, EpisodeRecord
 from . import addresses
 from .reading import Listed, RunReader
 
@@ -130,8 +130,3 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     fields = asdict(attempt)
     del fields["key"]
     return fields
-
-
-def task_key(reader: RunReader, number: int) -> TaskKey:
-    """The task at a place in the manifest."""
-    return list(reader.tasks)[number]

@@ -62,14 +62,15 @@ class Follower:
             begun = time.monotonic()
             if begun < self._due:
                 return
-            self._read_all()
+            folders = self._folders()
+            self._read_all(folders)
             while self._written != self._site.version:
                 try:
                     write_site(self._site, self.out, known=self._files)
                     self._written = self._site.version
                 except DamagedRunError as damage:  # some damage shows only where an episode's page is made
                     self._refuse(damage.reader.folder, str(damage))
-                    self._show()
+                    self._show(folders)
             ended = time.monotonic()
             self._due = ended + max(FRESH, (ended - begun) / SHARE)
 
@@ -79,14 +80,13 @@ class Follower:
                 reader.close()
             self._readers.clear()
 
-    def _read_all(self) -> None:
-        folders = self._folders()
+    def _read_all(self, folders: list[Path]) -> None:
         for folder in [known for known in self._readers if known not in folders]:
             self._readers.pop(folder).close()
         self._unreadable = {folder: why for folder, why in self._unreadable.items() if folder in folders}
         for folder in folders:
             self._read(folder)
-        self._show()
+        self._show(folders)
 
     def _read(self, folder: Path) -> None:
         """Update one run; the first page shows its errors."""
@@ -108,9 +108,8 @@ class Follower:
             self._readers.pop(folder).close()
         self._unreadable[folder] = (_signature(folder), utf8_text(reason))
 
-    def _show(self) -> None:
+    def _show(self, folders: list[Path]) -> None:
         """Have the site show the runs that can be read now, and name the others."""
-        folders = self._folders()
         readers = [self._readers[folder] for folder in folders if folder in self._readers]
         unreadable = tuple((run_name(folder), self._unreadable[folder][1]) for folder in folders if folder in self._unreadable)
         if readers != [reader for _, reader in self._site.runs] or unreadable != self._site.unreadable:

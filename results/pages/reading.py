@@ -141,6 +141,7 @@ class RunReader:
         self._files = _identity_of(folder)
         self._last_row = 0
         self._errors: list[str] = []
+        self._given_up: Counter[TaskKey] = Counter()
         self._films: frozenset[str] = frozenset()
 
     @classmethod
@@ -170,6 +171,7 @@ class RunReader:
         for row in self.ledger.rows(_SELECT_NEW, (self._last_row,)):
             self._count(row)
         self._errors = self.ledger.error_keys()
+        self._given_up = Counter(map(TaskKey.of, self._errors))
         ((latest,),) = self.ledger.rows("SELECT MAX(id) FROM attempts")
         (ended,) = self.ledger.rows("SELECT COUNT(*), COUNT(ended) FROM sessions")
         self._films = films_of(self.folder, ".jpg")
@@ -197,28 +199,22 @@ class RunReader:
 
     def table(self) -> RunTable:
         """The run's table, of the last :meth:`update`."""
-        errors = self._errors_by_task()
-        counts = {task: Count(0, 0, number) for task, number in errors.items()}
-        counts |= {task: Count(len(each.outcomes), each.successes, errors[task]) for task, each in self.tasks.items()}
+        counts = {task: Count(0, 0, number) for task, number in self._given_up.items()}
+        counts |= {task: Count(len(each.outcomes), each.successes, self._given_up[task]) for task, each in self.tasks.items()}
         return counted_table(self.folder, self.manifest, counts)
-
-    def _errors_by_task(self) -> Counter[TaskKey]:
-        return Counter(map(TaskKey.of, self._errors))
 
     def records(self) -> RunRecords:
         """The run's records, with success as their only result: enough for tables of success rates."""
         scored = {task: cast("Mapping[str, EpisodeRecord]", totals.outcomes) for task, totals in self.tasks.items()}
-        return task_records(self.name, self.manifest, self._errors_by_task(), scored)
+        return task_records(self.name, self.manifest, self._given_up, scored)
 
-    def count(self, number: int) -> int:
-        """How many episodes :meth:`listed` has of the task at a place in the manifest."""
-        task = list(self.tasks)[number]
-        return len(self.tasks[task].outcomes) + self._errors_by_task()[task]
+    def count(self, task: TaskKey) -> int:
+        """How many episodes :meth:`listed` has."""
+        return len(self.tasks[task].outcomes) + self._given_up[task]
 
-    def task_version(self, number: int) -> tuple[object, ...]:
+    def task_version(self, task: TaskKey) -> tuple[object, ...]:
         """Changes whenever what the pages show of a task's episodes does."""
-        task = list(self.tasks)[number]
-        return (self._files, len(self.tasks[task].outcomes), self._errors_by_task()[task], self._films)
+        return (self._files, len(self.tasks[task].outcomes), self._given_up[task], self._films)
 
     def listed(self, task: TaskKey) -> list[Listed]:
         """The task's episodes that finished or were given up, by initial state and repeat."""

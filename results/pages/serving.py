@@ -28,6 +28,7 @@ LOOPBACK = "127.0.0.1"
 #: The host names that a browser on this machine may use. Any other web page can point its own name here (DNS rebinding).
 _OWN_NAMES = (LOOPBACK, "localhost")
 
+#: Headers of every answer.
 _HEADERS = {
     "Accept-Ranges": "bytes",
     "Cache-Control": "no-store",
@@ -83,6 +84,7 @@ class _Handler(SimpleHTTPRequestHandler):
     server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
     timeout = 30
+    path = ""  # until a request line is read: one that is none is answered too
     extensions_map = {
         ".html": "text/html; charset=utf-8",
         ".js": "text/javascript; charset=utf-8",
@@ -147,16 +149,19 @@ class _Handler(SimpleHTTPRequestHandler):
         path = Path(self.translate_path(self.path))
         if not path.is_file():
             return super().send_head()
-        content = path.read_bytes()
-        begin, end = _wanted(self.headers.get("Range"), len(content))
-        partial = (begin, end) != (0, len(content))
+        size = path.stat().st_size
+        begin, end = _wanted(self.headers.get("Range"), size)
+        with path.open("rb") as file:
+            file.seek(begin)
+            content = file.read(end - begin)
+        partial = (begin, end) != (0, size)
         self.send_response(HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK)
         self.send_header("Content-Type", self.guess_type(path))
         if partial:
-            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
         self.send_header("Content-Length", str(end - begin))
         self.end_headers()
-        return io.BytesIO(content[begin:end])
+        return io.BytesIO(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Log nothing: a page sends a request every two seconds."""

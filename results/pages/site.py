@@ -13,6 +13,7 @@ from typing import Any
 
 from ...envs.errors import VlarigError
 from ..comparison import Comparison, findings, points, points_range
+from ..records import TaskKey
 from . import addresses, comparing, episodes, run_page
 from .grids import grids
 from .leaderboard import make_boards
@@ -59,13 +60,13 @@ class SiteFile:
 
     Attributes:
         path: Its path in the site.
-        version: Changes whenever its content does; ``None`` where it is a run's own file.
-        content: Makes its content: bytes, or the file that holds them. Raises :class:`DamagedRunError` where a run is damaged.
+        version: Changes whenever its content does.
+        content: Makes its content, and raises :class:`DamagedRunError` where a run is damaged; or a run's own file.
     """
 
     path: str
     version: object
-    content: Callable[[], bytes | Path]
+    content: Callable[[], bytes] | Path
 
 
 class Site:
@@ -99,8 +100,8 @@ class Site:
         for run, reader in self.runs:
             yield from self._media(run, reader)
             yield SiteFile(addresses.run_data(run), reader.version, _of(reader, partial(self._run_data, run, reader)))
-            for number in range(len(reader.tasks)):
-                yield from self._task_files(run, reader, number)
+            for number, task in enumerate(reader.tasks):
+                yield from self._task_files(run, reader, number, task)
         yield SiteFile(addresses.RUNS_DATA, version, self._runs_data)
         for page in (addresses.TASK, addresses.EPISODE):
             yield SiteFile(page, version, partial(self._render, page))
@@ -175,10 +176,10 @@ class Site:
     def _run_data(self, run: str, reader: RunReader) -> bytes:
         return data_file(addresses.run_data(run), episodes.run_data(reader, run, reader.table().notes))
 
-    def _task_files(self, run: str, reader: RunReader, number: int) -> Iterator[SiteFile]:
+    def _task_files(self, run: str, reader: RunReader, number: int, task: TaskKey) -> Iterator[SiteFile]:
         """The list of a task's episodes, and all about them, some in each file."""
-        films, version = self.options.films, reader.task_version(number)
-        listed = cache(lambda: reader.listed(episodes.task_key(reader, number)))
+        films, version = self.options.films, reader.task_version(task)
+        listed = cache(lambda: reader.listed(task))
 
         def task_data(path: str) -> bytes:
             return data_file(path, episodes.task_data(reader, listed(), films))
@@ -189,7 +190,7 @@ class Site:
 
         path = addresses.task_data(run, number)
         yield SiteFile(path, version, _of(reader, partial(task_data, path)))
-        for begin in range(0, reader.count(number), addresses.CHUNK):
+        for begin in range(0, reader.count(task), addresses.CHUNK):
             path = addresses.chunk_data(run, number, begin // addresses.CHUNK)
             yield SiteFile(path, version, _of(reader, partial(chunk_data, path, begin)))
 
@@ -208,13 +209,13 @@ class Site:
         if not self.options.films:
             return
         if sheet := reader.contact_sheet():
-            yield SiteFile(addresses.contact_sheet(run), None, partial(Path, sheet))
+            yield SiteFile(addresses.contact_sheet(run), None, sheet)
         for number, (key, totals) in enumerate(reader.tasks.items()):
             for episode in sorted(totals.outcomes):
                 for kind, file in (("mp4", reader.film(episode)), ("jpg", reader.poster(episode))):
                     if file is not None:
                         initial_state, repeat = map(int, episode.removeprefix("/".join(key) + "/").split("/"))
-                        yield SiteFile(addresses.film(run, number, initial_state, repeat, kind), None, partial(Path, file))
+                        yield SiteFile(addresses.film(run, number, initial_state, repeat, kind), None, file)
 
 
 def _of(reader: RunReader, make: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -64,14 +64,12 @@ def write_site(
             paths = {MARKER}
             for file in site.files():
                 target = out / file.path
-                if file.version is None or known.get(file.path) != file.version:
-                    content = file.content()
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    if isinstance(content, Path):
-                        changed += _link(content, target, os.symlink if site.options.live else os.link)
-                    else:
-                        changed += _write(target, content)
-                        known[file.path] = file.version
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(file.content, Path):
+                    changed += _link(file.content, target, os.symlink if site.options.live else os.link)
+                elif known.get(file.path) != file.version:
+                    changed += _write(target, file.content())
+                    known[file.path] = file.version
                 paths.add(file.path)
                 size += target.stat().st_size
                 done(len(paths))

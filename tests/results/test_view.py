@@ -96,6 +96,14 @@ def test_only_asking_is_possible(server):
     assert fetch(server, "/", "DELETE")[0] == 501
 
 
+def test_what_is_no_request_is_refused_and_harms_nothing(server, capfd):
+    with socket.create_connection(server.server_address, timeout=20) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        assert b"400" in connection.recv(4096)
+    assert fetch(server, "/")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_it_is_this_machines_alone(server):
     assert server.server_address[0] == "127.0.0.1"
     assert fetch(server, "/", Host="localhost:80")[0] == 200
