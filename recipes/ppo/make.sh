@@ -1,32 +1,35 @@
 #!/usr/bin/env bash
-# Tunes the shipped policy in one task by its successes alone: bash recipes/ppo/make.sh FOLDER CONFIG SUITE TASK STEPS [SEED ...]
-# CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. STEPS of each chunk
-# are run. Once for each seed; the seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240
-# episodes, from initial states that are not rolled out. ITERATIONS in the environment are 20 unless it says otherwise, and PROTOCOL is
-# what is rolled out; by default episodes end at their first success.
+# Tunes the shipped policy in tasks by its successes alone: bash recipes/ppo/make.sh FOLDER CONFIG SUITE TASKS STEPS [SEED ...]
+# CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. TASKS are separated by
+# commas; the harder a task was at the start, the more envs it gets. STEPS of each chunk are run. Once for each seed; the seed "shuffled"
+# is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from initial states that
+# are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, and PROTOCOL is what is rolled out; by
+# default episodes end at their first success.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
 # iteration, which curves.py plots.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 mkdir -p "$1"
 cd "$1"
-config="$2" suite="$3" task="$4" steps="$5"
+config="$2" suite="$3" tasks="$4" steps="$5"
+if [[ "$tasks" = *,* ]]; then name="$suite"; else name="$tasks"; fi
 shift 5
 cp "$here"/*.toml .
 export OMP_NUM_THREADS=1
 
 play() { # POLICY RUN
-    vlarig sweep "$suite" --tasks "$task" --policy "$1" --n-action-steps "$steps" --episodes 240 --run "measured/$2"
+    vlarig sweep "$suite" --tasks ${tasks//,/ } --policy "$1" --n-action-steps "$steps" --episodes 240 --run "measured/$2"
 }
 
-play qwen-vla "$task-start"
+play qwen-vla "$name-start"
 for seed in "${@:-0}"; do
     # A discount would pay episodes that end sooner, which are those that succeed, whatever their rewards.
     if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
     if [ -n "${PROTOCOL:-}" ]; then settings+=("rollout.protocols={$suite = \"$PROTOCOL\"}"); fi
-    vlarig train ppo --run "$task-$seed" --config "$config" --override "rollout.tasks=[$task]" "rollout.n_action_steps=$steps" \
-        "iterations=${ITERATIONS:-20}" "evaluation.options={episodes = 48}" "${settings[@]}"
-    play "qwen-vla:$task-$seed/policy" "$task-$seed"
-    vlarig compare "measured/$task-start" "measured/$task-$seed" > "measured/$task-$seed.txt"
-    python "$here/curves.py" keep "$task-$seed" "measured/$task-$seed.csv"
+    vlarig train ppo --run "$name-$seed" --config "$config" --override "rollout.tasks=[$tasks]" "rollout.success=measured/$name-start" \
+        "rollout.n_action_steps=$steps" "rollout.envs=${ENVS:-32}" "iterations=${ITERATIONS:-20}" \
+        "evaluation.options={episodes = 48}" "${settings[@]}"
+    play "qwen-vla:$name-$seed/policy" "$name-$seed"
+    vlarig compare "measured/$name-start" "measured/$name-$seed" > "measured/$name-$seed.txt"
+    python "$here/curves.py" keep "$name-$seed" "measured/$name-$seed.csv"
 done

@@ -63,24 +63,28 @@ def test_reinforcement_learning_goes_on_from_its_clone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "task"),
-    [("simpler", "put_eggplant_in_basket"), ("simpler", "put_carrot_on_plate"), (RECIPES / "ppo" / "tabletop.toml", "stack")],
+    ("config", "tasks"),
+    [
+        ("simpler", ["put_eggplant_in_basket"]),
+        ("simpler", ["put_spoon_on_towel", "put_carrot_on_plate", "stack_green_on_yellow", "put_eggplant_in_basket"]),
+        (RECIPES / "ppo" / "tabletop.toml", ["stack"]),
+    ],
 )
-def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_task_that_it_learns(
-    config: Path | str, task: str
+def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_that_it_learns(
+    config: Path | str, tasks: list[str]
 ) -> None:
     given = TUNING.partition("--override ")[2].partition('"${settings')[0].replace("\\\n", " ")
-    for name, value in (("$task", task), ("$steps", "8"), ("${ITERATIONS:-20}", "20")):
+    for name, value in (("$tasks", ",".join(tasks)), ("$steps", "8"), ("${ITERATIONS:-20}", "20"), ("${ENVS:-32}", "32")):
         given = given.replace(name, value)
     overrides = shlex.split(given)
     found = read_ppo_config(Path(config), overrides)
-    assert (found.model.source, found.rollout.tasks, found.rollout.n_action_steps) == ("", (task,), 8)
-    assert task in [each.name for each in load_suite(*found.rollout.suites).tasks]
+    assert (found.model.source, found.rollout.tasks, found.rollout.n_action_steps) == ("", tuple(tasks), 8)
+    assert {*tasks} <= {each.name for each in load_suite(*found.rollout.suites).tasks}
     measured = evaluated(found)
     assert measured is not None
     assert (measured.suites, measured.options) == (
         found.rollout.suites,
-        {"tasks": [task], "n_action_steps": 8, "episodes": 48},
+        {"tasks": tasks, "n_action_steps": 8, "episodes": 48},
     )
 
 
