@@ -1,8 +1,9 @@
 """Time and memory of the trainer's steps, part by part, beside the time that their operations take at the machine's best.
 
-What runs is `vlarig train` itself: its Trainer makes batches, goes through micro-batches, clips, updates and reports, and the script
-listens as its reporter. Samples are moments of made-up demonstrations that lie ready in memory, so data is collating alone: prompts to
-tokens, images to size and into patches, chunks to their places.
+`chunk` and `profile` measure the same model where it acts (`chunks.py`). What `steps` runs is `vlarig train` itself: its Trainer makes
+batches, goes through micro-batches, clips, updates and reports, and the script listens as its reporter. Samples are of made-up
+demonstrations that lie ready in memory, so data is collating alone: prompts to tokens, images to size and into patches, chunks to their
+places.
 
 Every turn is a whole step (`--steps`: several, on a GPU, which computes one while the data of the next is made) and then one that is
 split: a clock is read where one part ends and the next begins. On a CPU the clock is the process's CPU time, so that other work on the
@@ -12,8 +13,11 @@ operations of the step (`machine.counting`) over the rate of the product of two 
 Each case runs in a process of its own, so that its peak memory is its own: the largest resident set after the model is there, less the
 one before; on a GPU what torch allocated at most.
 
-    python benchmarks/speed/training.py
-    python benchmarks/speed/training.py --preset 4b --device cuda --compute bfloat16 --batch 128 --micro-batch 32 --steps 4
+    python benchmarks/speed/training.py steps
+    python benchmarks/speed/training.py steps --preset 4b --device cuda --compute bfloat16 --batch 128 --micro-batch 32 --steps 4
+    python benchmarks/speed/training.py chunk
+    python benchmarks/speed/training.py chunk --preset 4b --device cuda --dtypes bfloat16 --batches 1 128 --views 1 --compile
+    python benchmarks/speed/training.py profile --batch 16
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from chunks import IMAGE, Chunk, Profile, show
 from machine import DTYPES, PUBLISHED, Machine
 from marks import BACKWARD, FORWARD, Marks, operations_by_part
 from rich.console import Console
@@ -56,15 +61,13 @@ from vlarig.training.trainer import Trainer
 CASES = {"expert": ("vision", "language"), "all": ()}
 #: Parts of a step, in their order.
 PARTS = ("data", *FORWARD, *BACKWARD, "clipping, AdamW", "reporting")
-#: Height and width of the images, as in `qwen_vla.py`.
-IMAGE = 224
 #: Different samples; the stream begins again after them.
 SAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options."""
+class Steps:
+    """The trainer's steps, part by part."""
 
     preset: Literal["4b", "small", "tiny"] = "small"
     """Sizes of the model; the weights are random."""
@@ -138,7 +141,7 @@ class Listener:
     The first turn, in which memory is taken and AdamW's moments are made, is not kept.
     """
 
-    def __init__(self, machine: Machine, options: Options, shown: ConsoleReporter) -> None:
+    def __init__(self, machine: Machine, options: Steps, shown: ConsoleReporter) -> None:
         self.measured = Measured()
         self.marks: Marks
         self._machine, self._options, self._shown = machine, options, shown
@@ -174,7 +177,7 @@ class Listener:
         self.marks.begin()
 
 
-def configuration(options: Options, case: str, checkpointed: bool) -> TrainConfig:
+def configuration(options: Steps, case: str, checkpointed: bool) -> TrainConfig:
     """That of a fine-tuning which neither ends nor saves."""
     values: dict[str, Any] = {
         "model.source": options.preset,
@@ -191,7 +194,7 @@ def configuration(options: Options, case: str, checkpointed: bool) -> TrainConfi
     return read_config("sft", None, [f"{name}={json.dumps(value)}" for name, value in values.items()])
 
 
-def measure(machine: Machine, options: Options, case: str, checkpointed: bool) -> tuple[Measured, dict[str, int], int]:
+def measure(machine: Machine, options: Steps, case: str, checkpointed: bool) -> tuple[Measured, dict[str, int], int]:
     """Train, and what it took; the operations of a sample by part, and those of a sample without what is computed again."""
     config, stream = configuration(options, case, checkpointed), Demonstrations(options.views)
     before = memory(machine, "VmRSS")
@@ -235,7 +238,7 @@ def memory(machine: Machine, line: str) -> int:
     return int(status[line].split()[0]) * 1024
 
 
-def table(options: Options, measured: Measured, flops: dict[str, int]) -> Table:
+def table(options: Steps, measured: Measured, flops: dict[str, int]) -> Table:
     """Each part's time, its share of the step, and how many times the floor that is."""
     found = Table("part", "ms", "min to max", "share", "GFLOP a sample", "/ floor", "min to max")
 
@@ -253,7 +256,7 @@ def table(options: Options, measured: Measured, flops: dict[str, int]) -> Table:
     return found
 
 
-def show(console: Console, options: Options) -> None:
+def show_case(console: Console, options: Steps) -> None:
     machine, (case,), (checkpointed,) = Machine(options.device, options.threads), options.cases, options.checkpointed
     measured, flops, needed = measure(machine, options, case, checkpointed)
     how = "activations computed again" if checkpointed else "activations kept"
@@ -275,10 +278,10 @@ def show(console: Console, options: Options) -> None:
     console.print(f"memory: {measured.memory / 1e6:.0f} MB at most")
 
 
-def main(options: Options) -> None:
+def show_steps(options: Steps) -> None:
     """Measure and print: one case here, several in processes of their own."""
     if len(options.cases) == len(options.checkpointed) == 1:
-        show(Console(width=130), options)
+        show_case(Console(width=130), options)
         return
     for case in options.cases:
         for checkpointed in options.checkpointed:
@@ -286,5 +289,13 @@ def main(options: Options) -> None:
             subprocess.run([sys.executable, __file__, *sys.argv[1:], *own], check=True)
 
 
+def main(options: Steps | Chunk | Profile) -> None:
+    """What the command line names."""
+    if isinstance(options, Steps):
+        show_steps(options)
+    else:
+        show(options)
+
+
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(Steps | Chunk | Profile, description=__doc__))

@@ -38,14 +38,14 @@ TINY = PRESETS["tiny"]()
 
 @pytest.fixture
 def scripts() -> Iterator[Any]:
-    names = ("training", "marks", "machine", "qwen_vla", "loader", "demos")
+    names = ("training", "marks", "machine", "chunks", "loader", "demos")
     with speed_scripts(*names) as modules:
         yield SimpleNamespace(**dict(zip(names, modules, strict=True)))
 
 
 def forward_by_hand(scripts: Any) -> tuple[int, dict[str, int]]:
     """Tokens of a prompt with two images, and the operations of a forward pass by part as the chunk's script counts them."""
-    subject = scripts.qwen_vla.Subject(scripts.qwen_vla.Options("tiny"), torch.device("cpu"), torch.float32)
+    subject = scripts.chunks.Subject(scripts.chunks.Options("tiny"), torch.device("cpu"), torch.float32)
     flops = {part.name.strip(): part.flops for part in subject.parts(1)}
     names = {"vision": "vision", "language model": "language model", "expert": "Euler step"}
     return subject.batch(1).inputs.input_ids.shape[1], {part: flops[name] for part, name in names.items()}
@@ -59,7 +59,7 @@ def three_passes(forward: dict[str, int]) -> int:
 
 @pytest.mark.slow
 def test_a_step_is_the_trainers_and_its_parts_add_up_to_it(scripts: Any) -> None:
-    options = scripts.training.Options("tiny", batch=4, micro_batch=2, turns=2)
+    options = scripts.training.Steps("tiny", batch=4, micro_batch=2, turns=2)
     machine = scripts.machine.Machine("cpu", 1)
     # As the script does, so that the peak memory is its own.
     with ProcessPoolExecutor(1, get_context("spawn")) as process:

@@ -13,8 +13,8 @@ TINY = PRESETS["tiny"]()
 
 @pytest.fixture
 def script():
-    with speed_scripts("qwen_vla") as (qwen_vla,):
-        yield qwen_vla
+    with speed_scripts("chunks") as (chunks,):
+        yield chunks
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +25,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def subject(script):
-    return script.Subject(script.Options("tiny"), torch.device("cpu"), torch.float32)
+@pytest.fixture(params=[torch.float32, torch.bfloat16])
+def subject(script, request):
+    return script.Subject(script.Options("tiny"), torch.device("cpu"), request.param)
 
 
 def step_by_hand(tokens):
@@ -67,3 +67,11 @@ def test_parts_of_a_chunk(script, subject):
     assert one["chunk"] == one["backbone"] + one["4 Euler steps"]
     assert one["10 Euler steps"] == 10 * one["Euler step"]
     assert two == {name: 2 * flops for name, flops in one.items()}
+
+
+def test_a_part_reads_the_tokens_that_the_chunk_reads(script):
+    """The shipped size keeps some of an image's tokens."""
+    subject = script.Subject(script.Options("small"), torch.device("cpu"), torch.bfloat16)
+    found = {part.name.strip(): part.flops for part in subject.parts(1)}
+    assert found["backbone"] == pytest.approx(found["vision"] + found["language model"], rel=1e-3)
+    assert found["chunk"] == found["backbone"] + found["4 Euler steps"]

@@ -1,12 +1,8 @@
-"""Time of a Qwen-VLA against its batch size, part by part, beside the time that its operations take at the machine's best.
+"""What `training.py chunk` and `training.py profile` measure: a Qwen-VLA's chunks against their batch size, part by part.
 
 The floor is measured in the same turns: the operations that torch counts in matrix products, convolutions and attention, over the rate
 of the product of two large squares in the same precision. On a GPU a part also has to read its weights, at the rate of a large copy,
 and the larger of the two is the floor. Times on a CPU are the process's CPU time, so that other work on the machine disturbs less.
-
-    python benchmarks/speed/qwen_vla.py chunk
-    python benchmarks/speed/qwen_vla.py chunk --preset 4b --device cuda --dtypes bfloat16 --batches 1 128 --views 1 --compile
-    python benchmarks/speed/qwen_vla.py profile --batch 16
 """
 
 from __future__ import annotations
@@ -21,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import tyro
 from machine import DTYPES, Machine, Work, operations
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +28,7 @@ from vlarig.envs.api import Observation
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
-from vlarig.policies.qwen_vla.backbone import BackboneInputs, hidden_states
+from vlarig.policies.qwen_vla.backbone import BackboneInputs, embed, hidden_states
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy
 from vlarig.policies.qwen_vla.context import Context
 from vlarig.policies.qwen_vla.flow import euler, start_noise
@@ -42,6 +37,7 @@ from vlarig.policies.qwen_vla.layout import ActionLayout
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.projections import computing
 from vlarig.policies.qwen_vla.tokenizer import add_view_tokens, small_tokenizer, token_ids
 from vlarig.policies.qwen_vla.vision import image_features
 
@@ -57,7 +53,7 @@ LARGEST = 12
 
 @dataclass(frozen=True)
 class Options:
-    """Options of every subcommand."""
+    """Options of both."""
 
     preset: Literal["4b", "small", "tiny"] = "small"
     """Sizes of the model; the weights are random and made on the device."""
@@ -168,21 +164,27 @@ class Subject:
         now = torch.ones(size, device=self.device)
         noise = start_noise(range(size), self.config.horizon, self.config.channels, device=self.device)
         embedding = inner.get_input_embeddings()
-        embedded = embedding(inputs.input_ids)
         backbone = byte_size(inner) - byte_size(embedding)  # a prompt reads a few rows of the embedding
         expert = byte_size(model.expert)
+        with computing(self.device, model.compute):
+            embedded = embed(model.backbone, inputs, model.compute, kept_tokens=self.config.kept_tokens)
 
         def velocity(noisy: Tensor, time: Tensor) -> Tensor:
             return model.velocity(noisy, time, context, mask)
 
+        def vision() -> object:
+            with computing(self.device, model.compute):
+                return image_features(inner.visual, inputs.pixel_values, inputs.image_grid_thw)
+
         def language() -> object:
-            return inner.language_model(inputs_embeds=embedded, position_ids=inputs.positions, use_cache=False)
+            with computing(self.device, model.compute):
+                return hidden_states(model.backbone, inputs, embedded)
 
         works: list[tuple[str, Work, int]] = [
             ("chunk", lambda: self.policy.act(requests), backbone + STEPS[0] * expert),
             ("inputs", lambda: self._inputs(requests), 0),
-            ("backbone", lambda: hidden_states(model.backbone, inputs), backbone),
-            ("  vision", lambda: image_features(inner.visual, inputs.pixel_values, inputs.image_grid_thw), 0),
+            ("backbone", lambda: model.encode(inputs), backbone),
+            ("  vision", vision, 0),
             ("  language model", language, 0),
             ("Euler step", lambda: velocity(noise, now), expert),
             *((f"{steps} Euler steps", partial(euler, velocity, noise, steps), steps * expert) for steps in STEPS),
@@ -262,19 +264,15 @@ def show_profile(console: Console, machine: Machine, options: Profile, dtype: st
             print(seen.key_averages().table(sort_by=time_of, row_limit=LARGEST, max_name_column_width=50))
 
 
-def main(options: Chunk | Profile) -> None:
+def show(options: Chunk | Profile) -> None:
+    """Measure in each precision, and print."""
     machine, console = Machine(options.device, options.threads), Console(width=130)
     console.print(f"{machine.name}; {options.turns} turns")
-    show: Any = {Chunk: show_chunk, Profile: show_profile}[type(options)]
-    for dtype in sorted(
-        options.dtypes
-    ):  # bfloat16 first: a policy in float32 puts torch's own kernels in for the whole process
+    show_in: Any = {Chunk: show_chunk, Profile: show_profile}[type(options)]
+    # bfloat16 first: a policy in float32 puts torch's own kernels in for the whole process
+    for dtype in sorted(options.dtypes):
         console.rule(f"{options.preset}, {dtype}")
-        show(console, machine, options, dtype)
+        show_in(console, machine, options, dtype)
     for dtype, peaks in machine.peaks.items():
         rate, extent = spread([peak / 1e9 for peak in peaks], 0)
         console.print(f"product of two large squares in {dtype}: {rate} GFLOP/s ({extent})")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Chunk | Profile, description=__doc__))
