@@ -42,7 +42,7 @@ from ..training.trainer import CONFIG_FILE
 from .collection import SEEDS_APART, Allotment, Chunk, Collector, Rollout, Saved, allotted
 from .config import PpoConfig
 from .ppo import Ppo
-from .start import check_processes, check_run, check_stage, evaluated, with_action_steps
+from .start import averaging, check_processes, check_run, check_stage, evaluated, with_action_steps
 
 #: Seconds between two words on a rollout's progress.
 PATIENCE = 30.0
@@ -111,8 +111,11 @@ class Run:
 
     def run(self) -> Path:
         """Tune to the end; the folder of the tuned policy."""
-        stopped = "stopped; the same command makes the iteration again that was under way"
-        with self.stop, self.evaluations, self.stop.at_once(stopped):
+        with (
+            self.stop,
+            self.evaluations,
+            self.stop.at_once("stopped; the same command makes the iteration again that was under way"),
+        ):
             first = 0 if self.newest is None else resume(self.learner, self.newest)
             if first > self.config.iterations:
                 raise TrainingError(
@@ -127,6 +130,8 @@ class Run:
                     self.reporter.note(
                         f"learning rates fall over {self.planned} iterations, as when the run began, and then stay"
                     )
+                for warning in averaging(self.config, self.bundle.model.config.horizon):
+                    self.reporter.note(warning)
             success = self._evaluate(first)  # or what was under way when it ended: a whole evaluation is not repeated
             if not first:
                 self._explore(success)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..benchmarks.registry import load_suite
 from ..policies.qwen_vla.checkpoint import describe_checkpoint
 from ..policies.qwen_vla.presets import PRESETS
 from ..policies.qwen_vla.sources import find_checkpoint
@@ -42,6 +43,20 @@ def evaluated(config: PpoConfig) -> EvaluationSettings | None:
     if rollout.tasks and set(settings.suites) <= set(rollout.suites):
         options["tasks"] = list(rollout.tasks)
     return settings.model_copy(update={"options": options | settings.options})
+
+
+def averaging(config: PpoConfig, horizon: int) -> list[str]:
+    """A warning for each suite whose evaluations run averages of the policy's overlapping chunks, which rollouts do not."""
+    settings, steps = config.evaluation, config.rollout.n_action_steps
+    if settings is None or steps is None or steps >= horizon:
+        return []
+    protocols = {name: load_suite(name).protocol(settings.options.get("protocol")) for name in settings.suites}
+    return [
+        f"warning: evaluations of {suite} play by its protocol {protocol.name!r}, which averages overlapping chunks, so they do not "
+        "show what is learned; name one without an ensemble, as in evaluation.options.protocol=chunked"
+        for suite, protocol in protocols.items()
+        if suite in config.rollout.suites and protocol.ensemble is not None
+    ]
 
 
 def check_run(config: PpoConfig, run: Path) -> None:

@@ -4,8 +4,9 @@
 # commas; the harder a task was at the start, the more envs it gets. STEPS of each chunk are run. Once for each seed; the seed "shuffled"
 # is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from initial states that
 # are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, START is the checkpoint's folder that
-# is tuned (by default the shipped policy is, else e.g. what clone.sh makes), and PROTOCOL is what is rolled out; by default episodes end
-# at their first success.
+# is tuned (by default the shipped policy is, else e.g. what clone.sh makes), and PROTOCOL is both rolled out and measured. By default
+# the suite's own is rolled out, in which episodes end at their first success, and its first is measured. SimplerEnv's first averages
+# overlapping chunks, so name chunked where fewer steps are run than the policy predicts.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
 # iteration, which curves.py plots.
 set -euo pipefail
@@ -19,18 +20,19 @@ cp "$here"/*.toml .
 export OMP_NUM_THREADS=1
 
 play() { # POLICY RUN
-    vlarig sweep "$suite" --tasks ${tasks//,/ } --policy "$1" --n-action-steps "$steps" --episodes 240 --run "measured/$2"
+    vlarig sweep "$suite" --tasks ${tasks//,/ } --policy "$1" ${PROTOCOL:+--protocol "$PROTOCOL"} --n-action-steps "$steps" \
+        --episodes 240 --run "measured/$2"
 }
 
 play "qwen-vla${START:+:$START}" "$name-start"
 for seed in "${@:-0}"; do
     # A discount would pay episodes that end sooner, which are those that succeed, whatever their rewards.
     if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
-    if [ -n "${PROTOCOL:-}" ]; then settings+=("rollout.protocols={$suite = \"$PROTOCOL\"}"); fi
+    if [ -n "${PROTOCOL:-}" ]; then settings+=("rollout.protocols.$suite=$PROTOCOL" "evaluation.options.protocol=$PROTOCOL"); fi
     if [ -n "${START:-}" ]; then settings+=("model.source=$START" model.any_checkpoint=true); fi
     vlarig train ppo --run "$name-$seed" --config "$config" --override "rollout.tasks=[$tasks]" "rollout.success=measured/$name-start" \
         "rollout.n_action_steps=$steps" "rollout.envs=${ENVS:-32}" "iterations=${ITERATIONS:-20}" \
-        "evaluation.options={episodes = 48}" "${settings[@]}"
+        evaluation.options.episodes=48 "${settings[@]}"
     play "qwen-vla:$name-$seed/policy" "$name-$seed"
     vlarig compare "measured/$name-start" "measured/$name-$seed" > "measured/$name-$seed.txt"
     python "$here/curves.py" keep "$name-$seed" "measured/$name-$seed.csv"

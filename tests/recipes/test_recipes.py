@@ -13,7 +13,7 @@ import pytest
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.rl.config import read_ppo_config
-from vlarig.rl.start import evaluated
+from vlarig.rl.start import averaging, evaluated
 from vlarig.training.config import BEFORE, read_config
 from vlarig.training.data.mixture_file import KINDS
 
@@ -82,10 +82,9 @@ def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_t
     assert {*tasks} <= {each.name for each in load_suite(*found.rollout.suites).tasks}
     measured = evaluated(found)
     assert measured is not None
-    assert (measured.suites, measured.options) == (
-        found.rollout.suites,
-        {"tasks": tasks, "n_action_steps": 8, "episodes": 48},
-    )
+    assert measured.suites == found.rollout.suites
+    assert measured.options.items() >= {"tasks": tasks, "n_action_steps": 8, "episodes": 48}.items()
+    assert averaging(found, 16) == []
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")

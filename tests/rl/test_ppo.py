@@ -29,7 +29,7 @@ from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.scripted import RandomPolicy
 from vlarig.rl.collection import Collector, Rollout, Saved, learned_protocol
 from vlarig.rl.config import read_ppo_config
-from vlarig.rl.start import evaluated, with_action_steps
+from vlarig.rl.start import averaging, evaluated, with_action_steps
 from vlarig.training import checkpoints
 from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
@@ -80,6 +80,16 @@ def test_as_many_steps_of_a_chunk_are_run_as_the_policy_says() -> None:
         TrainingError, match=r"rollout.steps is 6, less than the 8 steps of a chunk that are run; make it larger"
     ):
         with_action_steps(read_ppo_config(None, ["rollout.steps=6"]))
+
+
+def test_evaluations_that_average_chunks_are_warned_of() -> None:
+    task = ["model.source=somewhere", "rollout.tasks=['put_eggplant_in_basket']", "rollout.n_action_steps=8"]
+    small = read_ppo_config(Path("simpler"), task)
+    assert averaging(small, 16) == []
+    official = read_ppo_config(Path("simpler"), [*task, "evaluation.options={protocol = 'starvla'}"])
+    (warning,) = averaging(official, 16)
+    assert "evaluations of simpler_widowx play by its protocol 'starvla', which averages overlapping chunks" in warning
+    assert averaging(official, 8) == []  # chunks that are run to their end do not overlap
 
 
 @pytest.mark.slow
