@@ -193,6 +193,15 @@ class Collapse(Settings):
     success: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Success of an iteration's episodes, as a share of the best iteration's, below which the run ends."""
 
+    def reached(self, kl: float, success: float, best: float) -> str:
+        """Why a run with these numbers, and this success of its best iteration, is to end; empty where it goes on."""
+        if self.kl is not None and kl > self.kl:
+            return f"went {kl:.3g} away from its rollout's policy, more than collapse.kl {self.kl:g}"
+        if self.success is not None and success < self.success * best:
+            share = f"less than collapse.success {self.success:g} of the best iteration's {best:.1%}"
+            return f"succeeded in {success:.1%} of its episodes, {share}"
+        return ""
+
 
 class PpoConfig(Settings):
     """An RL stage; saved whole with its run."""

@@ -379,16 +379,9 @@ class Run:
 
     def _refuse_collapse(self, iteration: int, numbers: dict[str, float]) -> None:
         """End a run whose policy goes astray, and have the same command go on from its best iteration."""
-        bounds, best = self.config.collapse, self.saved.best
-        kl, success = numbers["losses/kl_after"], numbers.get("env/success", best)
-        if bounds.kl is not None and kl > bounds.kl:
-            why = f"went {kl:.3g} away from its rollout's policy, more than collapse.kl {bounds.kl:g}"
-        elif bounds.success is not None and success < bounds.success * best:
-            why = (
-                f"succeeded in {success:.1%} of its episodes, less than collapse.success {bounds.success:g} of the best "
-                f"iteration's {best:.1%}"
-            )
-        else:
+        success = numbers.get("env/success", self.saved.best)
+        why = self.config.collapse.reached(numbers["losses/kl_after"], success, self.saved.best)
+        if not why:
             return
         back = self.checkpoints.go_back(self.saved.best_iteration, self.group)
         raise TrainingError(
