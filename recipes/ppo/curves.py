@@ -10,6 +10,7 @@ were rolled out, with noise; a mark is an evaluation, without noise, on initial 
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from pathlib import Path
 
@@ -42,15 +43,22 @@ def read(file: Path, column: str) -> tuple[list[int], list[float]]:
 
 
 def plot(image: Path, panels: dict[str, list[Path]]) -> None:
-    """Plot the panels side by side."""
+    """Plot the panels, three in a row."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
-    for axes, (title, files) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes, (title, files) in zip(places, panels.items(), strict=False):
         for number, file in enumerate(files):
             axes.plot(*read(file, "rolled_out"), color=f"C{number}", linewidth=1.2, label=file.stem)
             axes.plot(*read(file, "evaluated"), "o", color=f"C{number}")
         axes.set(title=title, xlabel="iteration", ylabel="success, %", ylim=(0, 100))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small", loc="lower left")
     figure.savefig(image, dpi=110)
