@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import shutil
@@ -10,8 +11,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from vlarig.benchmarks.registry import load_suite
+from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.rl.config import read_ppo_config
 from vlarig.rl.start import averaging, evaluated
 from vlarig.training.config import BEFORE, read_config
@@ -21,6 +24,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 MAKE = (RECIPES / "shipped" / "make.sh").read_text()
 STATES = (RECIPES / "states" / "make.sh").read_text()
 TUNING = (RECIPES / "ppo" / "make.sh").read_text()
+CLONING = (RECIPES / "ppo" / "clone.sh").read_text()
 ROBOTWIN = (RECIPES / "robotwin" / "make.sh").read_text()
 
 
@@ -32,7 +36,7 @@ def made() -> set[str]:
         *recorded,
         *looked_at,
         *re.findall(r"--to (scenes/\w+)", MAKE),
-        *re.findall(r"--to (\w+)$", STATES + ROBOTWIN, re.MULTILINE),
+        *re.findall(r"--to (\w+)$", STATES + CLONING + ROBOTWIN, re.MULTILINE),
     }
 
 
@@ -62,6 +66,20 @@ def test_reinforcement_learning_goes_on_from_its_clone() -> None:
     assert re.findall(r"--run (\S+) --config (\S+)", STATES) == [("clone", "clone.toml"), ('"ppo-$seed"', "ppo.toml")]
 
 
+def test_a_clone_of_simplerenv_begins_with_an_expert_that_learned_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything else is the shipped policy's."""
+    assert re.findall(r"train (\w+) --run clone --config (\S+)", CLONING) == [("t2a", "clone.toml")]
+    source = read_config("t2a", RECIPES / "ppo" / "clone.toml").model.source
+    assert f'fresh_expert.py" {source}' in CLONING
+    monkeypatch.syspath_prepend(RECIPES / "ppo")
+    importlib.import_module("fresh_expert").main(str(tmp_path / source))
+    fresh, shipped = (load(name).model.state_dict() for name in (str(tmp_path / source), ""))
+    changed = {name.partition(".")[0] for name in shipped if not torch.equal(fresh[name], shipped[name].float())}
+    assert changed == {"expert"}
+
+
 @pytest.mark.parametrize(
     ("config", "tasks"),
     [
@@ -89,7 +107,7 @@ def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_t
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize(
-    "recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh", "ppo/make.sh", "ppo/machines.sh"]
+    "recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh", "ppo/clone.sh", "ppo/make.sh", "ppo/machines.sh"]
 )
 def test_a_recipe_is_legal_bash(recipe: str) -> None:
     subprocess.run(["bash", "-n", RECIPES / recipe], check=True)
