@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tunes a policy in tasks by its successes alone: bash recipes/ppo/make.sh FOLDER CONFIG SUITE TASKS STEPS [SEED ...]
-# CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. TASKS are separated by
+# CONFIG is that of `vlarig train ppo`: simpler for SimplerEnv, tabletop.toml (beside this file) for tabletop. TASKS are separated by
 # commas; the harder a task was at the start, the more envs it gets. STEPS of each chunk are run. Once for each seed; the seed "shuffled"
 # is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from initial states that
 # are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, START is the checkpoint's folder that
@@ -30,8 +30,8 @@ for seed in "${@:-0}"; do
     if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
     if [ -n "${PROTOCOL:-}" ]; then settings+=("rollout.protocols.$suite=$PROTOCOL" "evaluation.options.protocol=$PROTOCOL"); fi
     if [ -n "${START:-}" ]; then settings+=("model.source=$START" model.any_checkpoint=true); fi
-    vlarig train ppo --run "$name-$seed" --config "$config" --override "rollout.tasks=[$tasks]" "rollout.success=measured/$name-start" \
-        "rollout.n_action_steps=$steps" "rollout.envs=${ENVS:-32}" "iterations=${ITERATIONS:-20}" \
+    vlarig train ppo --run "$name-$seed" --config "$config" --override "rollout.suites=[$suite]" "rollout.tasks=[$tasks]" \
+        "evaluation.suites=[$suite]" "rollout.success=measured/$name-start" "rollout.n_action_steps=$steps" "rollout.envs=${ENVS:-32}" "iterations=${ITERATIONS:-20}" \
         evaluation.options.episodes=48 "${settings[@]}"
     play "qwen-vla:$name-$seed/policy" "$name-$seed"
     vlarig compare "measured/$name-start" "measured/$name-$seed" > "measured/$name-$seed.txt"

@@ -81,18 +81,29 @@ def test_a_clone_of_simplerenv_begins_with_an_expert_that_learned_nothing(
 
 
 @pytest.mark.parametrize(
-    ("config", "tasks"),
+    ("config", "suite", "tasks"),
     [
-        ("simpler", ["put_eggplant_in_basket"]),
-        ("simpler", ["put_spoon_on_towel", "put_carrot_on_plate", "stack_green_on_yellow", "put_eggplant_in_basket"]),
-        (RECIPES / "ppo" / "tabletop.toml", ["stack"]),
+        ("simpler", "simpler_widowx", ["put_eggplant_in_basket"]),
+        (
+            "simpler",
+            "simpler_widowx",
+            ["put_spoon_on_towel", "put_carrot_on_plate", "stack_green_on_yellow", "put_eggplant_in_basket"],
+        ),
+        ("simpler", "simpler_ood", ["PlaceNear"]),
+        (RECIPES / "ppo" / "tabletop.toml", "tabletop", ["stack"]),
     ],
 )
 def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_that_it_learns(
-    config: Path | str, tasks: list[str]
+    config: Path | str, suite: str, tasks: list[str]
 ) -> None:
     given = TUNING.partition("--override ")[2].partition('"${settings')[0].replace("\\\n", " ")
-    for name, value in (("$tasks", ",".join(tasks)), ("$steps", "8"), ("${ITERATIONS:-20}", "20"), ("${ENVS:-32}", "32")):
+    for name, value in (
+        ("$suite", suite),
+        ("$tasks", ",".join(tasks)),
+        ("$steps", "8"),
+        ("${ITERATIONS:-20}", "20"),
+        ("${ENVS:-32}", "32"),
+    ):
         given = given.replace(name, value)
     overrides = shlex.split(given)
     found = read_ppo_config(Path(config), overrides)
@@ -100,7 +111,7 @@ def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_t
     assert {*tasks} <= {each.name for each in load_suite(*found.rollout.suites).tasks}
     measured = evaluated(found)
     assert measured is not None
-    assert measured.suites == found.rollout.suites
+    assert measured.suites == found.rollout.suites == (suite,)
     assert measured.options.items() >= {"tasks": tasks, "n_action_steps": 8, "episodes": 48}.items()
     assert averaging(found, 16) == []
 
