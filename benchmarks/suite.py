@@ -198,6 +198,11 @@ class Suite:
                 return protocol
         raise unknown("protocol", str(name), [protocol.name for protocol in self.protocols], f"suite {self.name!r}")
 
+    @property
+    def without_ensemble(self) -> list[str]:
+        """Names of the protocols that run a policy's own steps."""
+        return [protocol.name for protocol in self.protocols if protocol.ensemble is None]
+
     def episodes(
         self, tasks: Sequence[str] = (), per_task: int | None = None, protocol: Protocol | None = None
     ) -> list[Episode]:

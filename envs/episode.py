@@ -190,6 +190,10 @@ class Protocol:
         """Steps of an answer that may be run, from its first on."""
         return self.n_action_steps + (0 if self.meanwhile == "still" else self.delay_steps)
 
+    def combines(self, horizon: int) -> bool:
+        """Whether its ensemble makes other steps of chunks of ``horizon`` steps, since one begins before the last has ended."""
+        return self.ensemble is not None and horizon > self.n_action_steps
+
     def _check_delay(self) -> None:
         if self.delay_steps < 0:
             raise ValueError(f"delay_steps is {self.delay_steps}, expected 0 or more")

@@ -50,8 +50,8 @@ def check_learnable(suite: Suite, protocol: Protocol, policy: Policy) -> None:
             f"protocol {protocol.name!r} runs an answer's steps {protocol.delay_steps} steps late, so they cannot be learned from; "
             "choose a protocol without delay_steps"
         )
-    if protocol.ensemble is not None and (policy.horizon or protocol.n_action_steps) > protocol.n_action_steps:
-        others = ", ".join(other.name for other in suite.protocols if other.ensemble is None) or f"none in {suite.name!r}"
+    if protocol.combines(policy.horizon or protocol.n_action_steps):
+        others = ", ".join(suite.without_ensemble) or f"none in {suite.name!r}"
         raise VlarigError(
             f"protocol {protocol.name!r} combines overlapping chunks of the policy, so the executed actions are not the policy's "
             f"and cannot be learned from; choose a protocol without an ensemble ({others})"

@@ -47,15 +47,16 @@ def evaluated(config: PpoConfig) -> EvaluationSettings | None:
 
 def averaging(config: PpoConfig, horizon: int) -> list[str]:
     """A warning for each suite whose evaluations run averages of the policy's overlapping chunks, which rollouts do not."""
-    settings, steps = config.evaluation, config.rollout.n_action_steps
-    if settings is None or steps is None or steps >= horizon:
+    settings = evaluated(config)
+    if settings is None:
         return []
-    protocols = {name: load_suite(name).protocol(settings.options.get("protocol")) for name in settings.suites}
+    name, steps = settings.options.get("protocol"), settings.options["n_action_steps"]
+    suites = [load_suite(suite) for suite in settings.suites if suite in config.rollout.suites]
     return [
-        f"warning: evaluations of {suite} play by its protocol {protocol.name!r}, which averages overlapping chunks, so they do not "
-        "show what is learned; name one without an ensemble, as in evaluation.options.protocol=chunked"
-        for suite, protocol in protocols.items()
-        if suite in config.rollout.suites and protocol.ensemble is not None
+        f"warning: evaluations of {suite.name} play by its protocol {protocol.name!r}, which averages overlapping chunks, so they do "
+        f"not show what is learned; set evaluation.options.protocol to one that does not ({', '.join(suite.without_ensemble)})"
+        for suite in suites
+        if (protocol := suite.protocol(name)).derive(n_action_steps=steps).combines(horizon)
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from machine import DTYPES, Machine, Work, operations
+from machine import DTYPES, Machine, Options, Work, operations
 from rich.console import Console
 from rich.table import Table
 from spread import spread
@@ -52,25 +52,17 @@ LARGEST = 12
 
 
 @dataclass(frozen=True)
-class Options:
+class Acting(Options):
     """Options of both."""
 
-    preset: Literal["4b", "small", "tiny"] = "small"
-    """Sizes of the model; the weights are random and made on the device."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
-    threads: int = 1
-    """Threads on a CPU."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
     """Precisions of the weights."""
     views: Literal[1, 2] = 2
     """Images of a sample."""
-    turns: int = 5
-    """How often everything is measured; medians are printed."""
 
 
 @dataclass(frozen=True)
-class Chunk(Options):
+class Chunk(Acting):
     """Observations to actions, and each part of that."""
 
     batches: tuple[int, ...] = (1, 4, 16, 64)
@@ -80,7 +72,7 @@ class Chunk(Options):
 
 
 @dataclass(frozen=True)
-class Profile(Options):
+class Profile(Acting):
     """Operators and modules that take the most time in each part."""
 
     batch: int = 16
@@ -126,7 +118,7 @@ class Batch(NamedTuple):
 class Subject:
     """A preset with random weights, which computes chunks of the embedded suite's robot."""
 
-    def __init__(self, options: Options, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
+    def __init__(self, options: Acting, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
         tokenizer = small_tokenizer()
         add_view_tokens(tokenizer)
         self.device = device

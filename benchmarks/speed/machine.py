@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -25,6 +26,20 @@ PUBLISHED = {"H200": 989e12}
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which model is measured, where, and how often."""
+
+    preset: Literal["4b", "small", "tiny"] = "small"
+    """Sizes of the model; the weights are random and made on the device."""
+    device: str = "cpu"
+    """cpu, cuda or cuda:1."""
+    threads: int = 1
+    """Threads on a CPU."""
+    turns: int = 5
+    """How often everything is measured; medians are printed."""
 
 
 class Machine:

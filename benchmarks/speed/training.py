@@ -40,7 +40,7 @@ import numpy as np
 import torch
 import tyro
 from chunks import IMAGE, Chunk, Profile, show
-from machine import DTYPES, PUBLISHED, Machine
+from machine import DTYPES, PUBLISHED, Machine, Options
 from marks import BACKWARD, FORWARD, Marks, operations_by_part
 from rich.console import Console
 from rich.table import Table
@@ -66,15 +66,9 @@ SAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Steps:
+class Steps(Options):
     """The trainer's steps, part by part."""
 
-    preset: Literal["4b", "small", "tiny"] = "small"
-    """Sizes of the model; the weights are random."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:1."""
-    threads: int = 1
-    """Threads on a CPU."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products; weights, gradients and moments are float32."""
     batch: int = 32
@@ -85,8 +79,6 @@ class Steps:
     """Images of a sample."""
     steps: int = 1
     """Steps of a turn."""
-    turns: int = 5
-    """How often everything is measured; medians are printed."""
     cases: tuple[Literal["expert", "all"], ...] = ("expert", "all")
     """What is trained: the action expert alone, with a frozen backbone, or everything."""
     checkpointed: tuple[bool, ...] = (False, True)

@@ -89,7 +89,10 @@ def test_evaluations_that_average_chunks_are_warned_of() -> None:
     official = read_ppo_config(Path("simpler"), [*task, "evaluation.options={protocol = 'starvla'}"])
     (warning,) = averaging(official, 16)
     assert "evaluations of simpler_widowx play by its protocol 'starvla', which averages overlapping chunks" in warning
+    assert "one that does not (groot, chunked)" in warning
     assert averaging(official, 8) == []  # chunks that are run to their end do not overlap
+    whole = read_ppo_config(Path("simpler"), [*task, "evaluation.options={protocol = 'starvla', n_action_steps = 16}"])
+    assert averaging(whole, 16) == []
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def scripts() -> Iterator[Any]:
 
 def forward_by_hand(scripts: Any) -> tuple[int, dict[str, int]]:
     """Tokens of a prompt with two images, and the operations of a forward pass by part as the chunk's script counts them."""
-    subject = scripts.chunks.Subject(scripts.chunks.Options("tiny"), torch.device("cpu"), torch.float32)
+    subject = scripts.chunks.Subject(scripts.chunks.Acting("tiny"), torch.device("cpu"), torch.float32)
     flops = {part.name.strip(): part.flops for part in subject.parts(1)}
     names = {"vision": "vision", "language model": "language model", "expert": "Euler step"}
     return subject.batch(1).inputs.input_ids.shape[1], {part: flops[name] for part, name in names.items()}

@@ -27,7 +27,7 @@ def one_thread():
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16])
 def subject(script, request):
-    return script.Subject(script.Options("tiny"), torch.device("cpu"), request.param)
+    return script.Subject(script.Acting("tiny"), torch.device("cpu"), request.param)
 
 
 def step_by_hand(tokens):
@@ -71,7 +71,7 @@ def test_parts_of_a_chunk(script, subject):
 
 def test_a_part_reads_the_tokens_that_the_chunk_reads(script):
     """The shipped size keeps some of an image's tokens."""
-    subject = script.Subject(script.Options("small"), torch.device("cpu"), torch.bfloat16)
+    subject = script.Subject(script.Acting("small"), torch.device("cpu"), torch.bfloat16)
     found = {part.name.strip(): part.flops for part in subject.parts(1)}
     assert found["backbone"] == pytest.approx(found["vision"] + found["language model"], rel=1e-3)
     assert found["chunk"] == found["backbone"] + found["4 Euler steps"]
