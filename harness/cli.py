@@ -22,13 +22,13 @@ from .termination import exit_status, sigterm_interrupts
 #: command of a group.
 COMMANDS = {
     "sweep": ("vlarig.harness.commands.sweep:main", "run a policy over a suite's episodes; the same command again resumes"),
-    "table": ("vlarig.harness.commands.table:main", "success rates of runs, with intervals, errors and what is missing"),
-    "compare": ("vlarig.harness.commands.compare:main", "two runs over the same episodes: which is better, and how surely"),
+    "table": ("vlarig.harness.commands.tables:table", "success rates of runs, with intervals, errors and what is missing"),
+    "compare": ("vlarig.harness.commands.tables:compare", "two runs over the same episodes: which is better, and how surely"),
     "page": ("vlarig.harness.commands.pages:page", "runs as a site: leaderboard, tasks, episodes with their films"),
     "view": ("vlarig.harness.commands.pages:view", "the same on this machine alone, following runs that are being written"),
     "runs list": ("vlarig.harness.commands.runs:show_list", "the runs in a folder: when, which policy and suite, how far"),
     "runs merge": ("vlarig.harness.commands.runs:merge", "one run out of several, such as the shards of a sweep"),
-    "runs replay": ("vlarig.harness.commands.replay:main", "re-simulate recorded episodes: check them, make their videos"),
+    "runs replay": ("vlarig.harness.commands.runs:replay", "re-simulate recorded episodes: check them, make their videos"),
     "runs export": ("vlarig.harness.commands.runs:export", "episodes as a Parquet file, for DuckDB, pandas and others"),
     "serve envs": ("vlarig.harness.commands.serve:serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
     "serve policy": ("vlarig.harness.commands.serve:serve_policy", "serve a policy to other programs, by openpi's protocol"),

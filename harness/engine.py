@@ -10,149 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
-
-from ..envs.api import Episode, Needs, Observation, Snapshot, observe
+from ..envs.api import Episode, Needs
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.messages import LOST
-from ..policies.api import PolicyLost, Request, policy_seed
+from ..policies.api import PolicyLost
 from ..policies.batching import Batcher
 from ..results.records import Attempt
-from .children.liveness import together
+from .children.child_config import together
 from .children.supervisor import ChildLostError
-from .durable_env import DurableEnv
-from .episode_queue import EpisodeQueue
-from .execution import Execution
-from .losses import GivenUpError, Losses
-from .transition import Sink, Transition
+from .durable_env import DurableEnv, GivenUpError, Losses
+from .played_env import EnvProgress, PlayedEnv
+from .sinks import Sink, Transition
 from .workers import Worker
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class EnvProgress:
-    """How far an env of :meth:`Engine.collect` is, from which another process goes on.
-
-    Attributes:
-        drawn: Episodes that its stream has given.
-        actions: The chunks that the last of them has run; ``None`` where it is over.
-    """
-
-    drawn: int
-    actions: tuple[np.ndarray, ...] | None
-
-
-class PlayedEnv:
-    """One env as the policy plays it."""
-
-    def __init__(self, number: int, sim: DurableEnv, engine: Engine, stream: Iterator[Episode] | None = None) -> None:
-        self.number = number
-        self.activity = "idle"
-        """The env's present activity: ``idle``, ``reset``, ``simulate`` or ``policy``."""
-        self.drawn = 0
-        """Episodes that its stream has given."""
-        self._sim = sim
-        self._engine = engine
-        self._stream = stream
-        self._reset_seconds: dict[str, float] = {}
-
-    @property
-    def worker(self) -> Worker:
-        return self._sim.worker
-
-    def abandon(self) -> None:
-        self._sim.episode = None
-
-    @property
-    def under_way(self) -> bool:
-        """Whether an episode has begun and is not over."""
-        return self._sim.episode is not None
-
-    @property
-    def progress(self) -> EnvProgress:
-        return EnvProgress(self.drawn, self._sim.actions if self.under_way else None)
-
-    async def draw(self) -> Episode:
-        """The next episode of its stream. Taking one may take a while, in which other envs go on."""
-        assert self._stream is not None
-        episode = await asyncio.to_thread(next, self._stream)
-        self.drawn += 1
-        return episode
-
-    async def begin(self, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:
-        """Start an episode, run the chunks that it had run before, and return the observation after them.
-
-        Raises:
-            GivenUpError: It failed too often, see :class:`.losses.Losses`.
-            ChildLostError: Its worker is away, in a sweep.
-        """
-        self._execution = Execution(episode.protocol, self._engine.embodiment)
-        began = time.perf_counter()
-        self.activity = "reset"
-        snapshot = await self._sim.begin(episode, actions)
-        self.activity = "idle"
-        self._reset_seconds = _split(time.perf_counter() - began, snapshot.seconds, 0.0)
-        self.observation = observe(snapshot)
-        return self.observation
-
-    async def advance(self) -> Transition:
-        """Query the policy and run one chunk.
-
-        Raises:
-            GivenUpError: It failed too often.
-            ChildLostError: Its worker is away and the env does not wait, or the worker is given up.
-            PolicyLost: The policy's process is dead, and with it the policy's state of the episode.
-        """
-        episode, snapshot = self._sim.episode, self._sim.snapshot
-        assert episode is not None
-        assert snapshot is not None
-        began = time.perf_counter()
-        request = self._request(episode, snapshot)
-        self.activity = "policy"
-        answer = await self._engine.batcher.ask(request)
-        self.activity = "simulate"
-        actions = self._execution.steps(answer.reply.actions)
-        result = await self._sim.step(actions)
-        self.activity = "idle"
-        seconds = _split(time.perf_counter() - began, result.snapshot.seconds, answer.seconds)
-        for name, value in self._reset_seconds.items():
-            seconds[name] += value
-        self._reset_seconds = {}
-        self.observation = observe(result.snapshot)
-        return Transition(
-            episode=episode,
-            request=request,
-            reply=answer.reply,
-            actions=actions,
-            result=result,
-            policy_version=answer.policy_version,
-            observation=self.observation,
-            next_first=None,
-            seconds=seconds,
-            worker=self.worker.name,
-        )
-
-    def _request(self, episode: Episode, snapshot: Snapshot) -> Request:
-        chunk = self._sim.chunks
-        return Request(
-            env=self.number,
-            key=episode.key,
-            chunk=chunk,
-            seed=policy_seed(self._engine.seed, episode.key, chunk),
-            observation=self.observation,
-            embodiment=self._engine.embodiment,
-            n_action_steps=episode.protocol.read_steps,
-            privileged=snapshot.privileged,
-            prefix=self._execution.ask(self.observation["state"]),
-        )
 
 
 class Engine:
@@ -187,7 +64,7 @@ class Engine:
         self.embodiment = embodiment
         self.needs = needs
         self.batcher = batcher
-        self.seed = seed
+        self._seed = seed
         self._sinks = sinks
         self._losses = Losses(self._note)
         self.envs: list[PlayedEnv] = []
@@ -245,7 +122,7 @@ class Engine:
     def _add_env(self, worker: Worker, local: int) -> PlayedEnv:
         sim = DurableEnv(worker, local, self.needs, self._losses, waits=bool(self._streams))
         stream = self._streams[len(self.envs)] if self._streams else None
-        self.envs.append(PlayedEnv(self._first + len(self.envs), sim, self, stream))
+        self.envs.append(PlayedEnv(self._first + len(self.envs), sim, self.batcher, self.embodiment, self._seed, stream))
         return self.envs[-1]
 
     async def _let_join(self, joining: AsyncIterator[tuple[Worker, int]] | None, play: Callable[[PlayedEnv], None]) -> None:
@@ -316,12 +193,6 @@ class Engine:
             await sink.fault(attempt)
 
 
-def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str, float]:
-    """Wall seconds by activity; what neither the simulator nor the policy worked in is ``wait``."""
-    worked = {"simulate": simulator["simulate"], "render": simulator["render"], "policy": policy}
-    return worked | {"wait": max(0.0, wall - sum(worked.values()))}
-
-
 @contextlib.contextmanager
 def _goes_on(env: PlayedEnv) -> Iterator[None]:
     """Name the env that cannot go on."""
@@ -342,3 +213,70 @@ async def _worker_ready(worker: Worker, queue: EpisodeQueue) -> bool:
     finally:
         back.cancel()
         over.cancel()
+
+
+class EpisodeQueue:
+    """The episodes that a sweep still owes. Which worker runs an episode never changes its result.
+
+    Each episode that was taken is either :meth:`done`, or :meth:`put_back` where its worker is lost.
+    """
+
+    def __init__(self, episodes: Iterable[Episode]) -> None:
+        self._by_task: dict[str, deque[Episode]] = {}
+        for episode in episodes:
+            self._by_task.setdefault(_task(episode), deque()).append(episode)
+        self._task_of: dict[int, str] = {}
+        self._under_way = 0
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Number of episodes that are not taken."""
+        return sum(len(episodes) for episodes in self._by_task.values())
+
+    @property
+    def over(self) -> bool:
+        return not len(self) and not self._under_way
+
+    async def take(self, worker: int) -> Episode | None:
+        """The next episode for a worker, or ``None`` when all are done; waits while none is left but one may be put back.
+
+        A worker keeps to its task. When that is done it takes a task without a worker, or else helps with the one that has most left.
+        """
+        while (task := self._choose(worker)) is None:
+            if self.over:
+                return None
+            await self._change()
+        self._task_of[worker] = task
+        self._under_way += 1
+        return self._by_task[task].popleft()
+
+    def done(self) -> None:
+        """An episode that was taken is finished, or given up."""
+        self._under_way -= 1
+        self._changed.set()
+
+    def put_back(self, episode: Episode) -> None:
+        """An episode that was taken must be started again, by the next worker."""
+        self._by_task[_task(episode)].appendleft(episode)
+        self.done()
+
+    async def wait_until_over(self) -> None:
+        while not self.over:
+            await self._change()
+
+    def _choose(self, worker: int) -> str | None:
+        left = {task: len(episodes) for task, episodes in self._by_task.items() if episodes}
+        task = self._task_of.get(worker)
+        if task in left or not left:
+            return task if left else None
+        others = set(self._task_of.values())
+        free = [task for task in left if task not in others]
+        return free[0] if free else max(left, key=lambda name: left[name])
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _task(episode: Episode) -> str:
+    return f"{episode.task}/{episode.variant}"

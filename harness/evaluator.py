@@ -15,15 +15,15 @@ from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError, refuse_unknown_options
 from ..policies.api import Policy
 from ..policies.registry import check_members, parse_options
-from .evaluation import Evaluation, warn_if_nothing_was_played
+from .children.simulator import WorkerSpec
 from .machines.fleets import Fleet, Lease
 from .plan import SweepConfig
 from .policy_state import policy_state
 from .reporting.logs import EventLog
+from .run_folder import Evaluation, warn_if_nothing_was_played
 from .screen import Screen
 from .sweep import cluster, find_fleet, named_policy, run_sweep
 from .trackers import Tracker, TrackerName, make_tracker
-from .worker_spec import WorkerSpec
 from .workers import Worker
 
 

@@ -25,10 +25,10 @@ from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard, take_initial_states
 from .assets.bundle import find_bundle
+from .children.simulator import WorkerSpec
 from .policy_state import PolicyState
 from .preparation import prepared_hash, with_prepared
 from .trackers import TrackerName, check_trackers
-from .worker_spec import WorkerSpec
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
 

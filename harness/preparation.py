@@ -22,13 +22,12 @@ from ..envs.errors import VlarigError
 from ..envs.home import home
 from ..envs.messages import REFUSED
 from ..envs.sources import source_hashes
-from .children.line import SimulatorFault
-from .children.liveness import together
-from .children.supervisor import ChildLostError
+from .children.child_config import together
+from .children.simulator import WorkerSpec
+from .children.supervisor import ChildLostError, SimulatorFault
+from .durable_env import MOST_ATTEMPTS
 from .locking import unwritable
-from .losses import MOST_ATTEMPTS
 from .machines.fleets import Fleet
-from .worker_spec import WorkerSpec
 from .workers import Worker
 
 #: Variation of the episodes as which initial states are tried.

@@ -30,7 +30,7 @@ from ..results.records import Attempt, split_key
 from ..results.run_files import appearing
 from .lerobot_files import EpisodeDraft, RecordedEpisode, need_data_extra, read_steps
 from .lerobot_writer import INFO, write_dataset
-from .transition import Transition
+from .sinks import Transition
 
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"

@@ -21,11 +21,11 @@ from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
-from .children.liveness import together
+from .children.child_config import together
 from .engine import Engine, EnvProgress
 from .machines.fleets import Fleet, LocalFleet
 from .plan import PlannedSuite, plan_suite
-from .transition import Sink, Transition
+from .sinks import Sink, Transition
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Rollouts:
         """The next transitions, ``[N][T]``: exactly ``chunks`` of each env, which may end in mid-episode.
 
         Where a chunk ends an episode, its transition holds the final observation and the next episode's first one. A rollout that was
-        cut is bootstrapped with the value at its last transition's :attr:`~.transition.Transition.following`.
+        cut is bootstrapped with the value at its last transition's :attr:`~.sinks.Transition.following`.
 
         Args:
             chunks: How many of each env.

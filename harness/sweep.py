@@ -32,11 +32,8 @@ from ..results.records import Attempt, Session
 from ..results.runs import open_run, set_aside
 from ..results.shards import Shard, take_share
 from ..results.tables import Tally
-from .engine import Engine
-from .episode_queue import EpisodeQueue
-from .evaluation import Evaluation
+from .engine import Engine, EpisodeQueue
 from .film import need_video_extra
-from .filming import film_run
 from .latency import plan_with_latency
 from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
@@ -54,19 +51,17 @@ from .plan import (
 )
 from .policy_state import PolicyState
 from .recorder import Recorder
-from .replay import Replay
+from .replay import Replay, film_run
 from .replicas import replicated_policy
-from .reporting.display import live_display
 from .reporting.events import Note, SessionEvent, SuiteEvent, TimeBreakdown
 from .reporting.logs import LIBRARY_LOG, EventLog, library_messages, log_of
 from .reporting.progress import Progress, SavingTime
-from .reporting.reporter import Reporter
-from .run_folder import as_begun, run_folder, use_siblings
-from .sinks import BoundsWatch, LedgerSink
+from .reporting.reporter import Reporter, live_display
+from .run_folder import Evaluation, as_begun, run_folder, use_siblings
+from .sinks import BoundsWatch, LedgerSink, Sink
 from .sizing import Machine
 from .termination import Terminated, exits_refused, sigterm_interrupts, until_sigterm
 from .trackers import make_tracker
-from .transition import Sink
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from ..harness.engine import EnvProgress
 from ..harness.machines.fleets import Fleet, LocalFleet, listed_fleet
 from ..harness.machines.ray_fleet import RayFleet
 from ..harness.rollouts import Rollouts, check_learnable, training_stream
+from ..harness.sinks import Transition
 from ..harness.sizing import Machine
-from ..harness.transition import Transition
 from ..policies.api import Policy, Recorded, Request
 from ..policies.qwen_vla.flow import Sde
 from ..policies.qwen_vla.recording import shortened
@@ -52,7 +52,7 @@ class Chunk:
         ended: Whether it ended the episode.
         steps: Steps of the episode so far.
         run: Steps of it that were run.
-        seconds: Wall time by activity, see :attr:`~vlarig.harness.transition.Transition.seconds`.
+        seconds: Wall time by activity, see :attr:`~vlarig.harness.sinks.Transition.seconds`.
         following: The request at the observation after it, where its value may be needed.
         request: The request that it answers, where the backbone is trained.
     """

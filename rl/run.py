@@ -47,7 +47,7 @@ from .start import averaging, check_processes, check_run, check_stage, evaluated
 #: Seconds between two words on a rollout's progress.
 PATIENCE = 30.0
 
-#: What an env's time is spent on, see :attr:`~vlarig.harness.transition.Transition.seconds`.
+#: What an env's time is spent on, see :attr:`~vlarig.harness.sinks.Transition.seconds`.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 #: Share of the success that the noise of rollouts should leave. Ours: of a policy with .5 to .6, `noise_one` at .6 left .53 and the

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vlarig.harness.transition import Transition
+from vlarig.harness.sinks import Transition
 from vlarig.results.ledger import Ledger
 
 

@@ -13,10 +13,10 @@ import tyro
 
 from ..benchmarks.registry import load_suite
 from ..envs.errors import not_importable
+from ..harness.children.simulator import WorkerSpec
 from ..harness.command_line import parse
 from ..harness.screen import Screen
 from ..harness.trackers import TrackerName, check_trackers
-from ..harness.worker_spec import WorkerSpec
 from ..policies.qwen_vla.presets import PRESETS
 from ..policies.qwen_vla.sources import find_checkpoint
 from ..rl.config import PpoConfig, read_ppo_config

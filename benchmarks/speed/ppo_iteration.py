@@ -34,8 +34,8 @@ from steps import bare_rate
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.messages import Start
+from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.rollouts import training_stream
-from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.policies.api import Reply, Request
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy

@@ -44,8 +44,8 @@ from vlarig.envs.api import Episode, Needs
 from vlarig.envs.messages import Start
 from vlarig.envs.parity import sample_actions
 from vlarig.envs.wire import pack
+from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.preparation import with_found
-from vlarig.harness.worker_spec import WorkerSpec
 
 CHUNK = 16
 #: Envs and workers that memory is projected to.

@@ -21,6 +21,7 @@ from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
 from ...envs.home import home
 from ..assets.bundle import locate_bundle
+from ..children.simulator import WorkerSpec, encoded, worker_answers
 from ..command_line import parse
 from ..machines.fleets import LocalFleet, listed_fleet
 from ..new_benchmark import new_benchmark
@@ -28,7 +29,6 @@ from ..preparation import prepare, prepared_hash, with_prepared, with_read
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
 from ..termination import sigterm_interrupts, until_sigterm
-from ..worker_spec import WorkerSpec, encoded, worker_answers
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
 LEAST_TITLE = 30

@@ -21,11 +21,11 @@ from ...benchmarks.registry import find_suite, load_suites
 from ...benchmarks.suite import Suite
 from ...envs.errors import VlarigError
 from ..assets.bundle import find_bundle
+from ..children.simulator import ONE_THREAD, adapter_module
 from ..command_line import parse
 from ..runtimes.runtime import add_runtime, find_runtime, install_runtime, list_runtimes, remove_runtime
 from ..runtimes.spec import choose_renderer, load_spec, spec_names
 from ..screen import Screen, report
-from ..worker_spec import ONE_THREAD, adapter_module
 
 #: The modules of pytest. It is pure Python, so that another interpreter can use it; the last two are for those before 3.11.
 PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")

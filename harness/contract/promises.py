@@ -8,8 +8,8 @@ from unittest import SkipTest
 
 from ...envs.api import Episode
 from ...results.records import EpisodeRecord
+from ..children.simulator import encoded
 from ..commands.envs import run_checker
-from ..worker_spec import encoded
 from . import digests
 from .subject import Subject
 

@@ -75,7 +75,7 @@ class StableBaselinesEnv(DummyVecEnv):
         shown: ``state`` (``float32[P]``, the robot's state), ``privileged state`` (``float32[P + V]``, the simulator's truth behind
             it), or ``images`` (a dict of ``state`` and a ``uint8[h, w, 3]`` for each view).
         workers: Simulator processes; one a core, and no more than environments, when ``None``.
-        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``initial_state``, ``privileged`` (a function that makes the
+        options: What :meth:`.gym.env.SuiteView.of` takes: ``task``, ``initial_state``, ``privileged`` (a function that makes the
             ``V`` numbers), ``reward``, ``render_mode``, ``protocol``.
     """
 

@@ -13,8 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ...envs.api import check_actions
 from ...envs.errors import VlarigError
-from .env import SimulatorPool, SuiteEnv, all_of, truth_size
-from .suite_view import SuiteView
+from .env import SimulatorPool, SuiteEnv, SuiteView, all_of, truth_size
 
 #: What Gymnasium's ``VectorEnv.step`` returns: observations, rewards, terminations, truncations and infos.
 VectorStep = tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
@@ -53,7 +52,7 @@ class RemoteVectorEnv(SyncVectorEnv):
         workers: Simulator processes; one a core, and no more than environments, when ``None``.
         autoreset_mode: An ``AutoresetMode`` or its value, such as ``NextStep``.
         copy: Whether the returned arrays of observations are copies; otherwise each step overwrites them.
-        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``initial_state``, ``images``, ``privileged``, ``reward``,
+        options: What :meth:`.gym.env.SuiteView.of` takes: ``task``, ``initial_state``, ``images``, ``privileged``, ``reward``,
             ``render_mode``, ``protocol``.
 
     Attributes:

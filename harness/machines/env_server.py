@@ -42,11 +42,9 @@ from ...envs.messages import (
 )
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import Launcher
-from ..children.child_config import ChildDied
-from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, TICK, hang_up, keep_alive, within
-from ..children.simulator import Simulator, WorkerLog
+from ..children.child_config import CLOSE_SECONDS, KEEPALIVE, TICK, ChildDied, hang_up, keep_alive, within
+from ..children.simulator import Simulator, WorkerLog, WorkerSpec
 from ..sizing import Machine
-from ..worker_spec import WorkerSpec
 from ..workers import START_MARGIN
 from .remote_machines import DEFAULT_PORT
 

@@ -16,9 +16,9 @@ from ...envs.api import Episode
 from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
 from ...envs.messages import Capacity
-from ..children.liveness import hang_up
+from ..children.child_config import hang_up
+from ..children.simulator import WorkerSpec
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
-from ..worker_spec import WorkerSpec
 from ..workers import Worker, local_workers, started
 from .remote_machines import MachineBusyError, RemoteMachine, RemoteWorkerFactory, find_machines
 

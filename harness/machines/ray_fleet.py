@@ -26,13 +26,10 @@ from ...envs.home import home
 from ...envs.messages import LOST, StartWorker, decode
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import Launcher
-from ..children.child_config import ChildDied
-from ..children.line import WorkerLine
-from ..children.liveness import CLOSE_SECONDS, within
-from ..children.simulator import Simulator, WorkerLog
-from ..children.supervisor import MachineAwayError
+from ..children.child_config import CLOSE_SECONDS, ChildDied, within
+from ..children.simulator import Simulator, WorkerLog, WorkerSpec
+from ..children.supervisor import MachineAwayError, WorkerLine
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
-from ..worker_spec import WorkerSpec
 from ..workers import Worker, started
 from .env_server import last_words, ready, recipe_of, start_simulator
 from .fleets import Lease, workers_for

@@ -11,7 +11,7 @@ from ...envs.messages import CRASH, ENV_ERROR, HANG, MEMORY
 from ...policies.load import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
-from ..transition import Sink, Transition
+from ..sinks import Sink, Transition
 from .events import TimeBreakdown
 
 #: Seconds over which the present rate is measured.

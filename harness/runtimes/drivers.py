@@ -2,7 +2,7 @@
 
 A driver is found by its manifest, a JSON file that names its library (Khronos, Vulkan-Loader, docs/LoaderDriverInterface.md). The
 search goes through the manifests that the user names in ``VK_DRIVER_FILES``, then the private copy below vlarig's home, which
-:mod:`vlarig.harness.runtimes.driver_install` makes, then the system's folders. A simulator gets the driver that was found, and no
+:mod:`vlarig.harness.runtimes.install` makes, then the system's folders. A simulator gets the driver that was found, and no
 other.
 """
 

@@ -19,9 +19,8 @@ from ...envs.errors import VlarigError
 from ...envs.home import home
 from ...results.run_files import appearing
 from ..locking import one_at_a_time
-from .driver_install import install_driver
 from .drivers import can_install
-from .install import ask_interpreter, check_imports, installed_packages, make_environment
+from .install import ask_interpreter, check_imports, install_driver, installed_packages, make_environment
 from .spec import RuntimeSpec, candidates, choose_renderer, load_spec, spec_names
 
 

@@ -23,7 +23,7 @@ from vlarig.benchmarks.published import load_table
 from vlarig.benchmarks.suite import unknown
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.command_line import parse
-from vlarig.harness.commands.table import SheetForm, print_sheets
+from vlarig.harness.commands.tables import SheetForm, print_sheets
 from vlarig.harness.screen import Screen
 from vlarig.results.layouts import Layout
 from vlarig.results.runs import find_run

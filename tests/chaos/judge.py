@@ -12,7 +12,7 @@ from typing import Any
 from comparing import results
 
 from chaos.blows import CHARGED, Blow
-from vlarig.harness.losses import MOST_LOSSES
+from vlarig.harness.durable_env import MOST_LOSSES
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 from vlarig.results.schema import LEDGER_NAME

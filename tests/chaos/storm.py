@@ -22,7 +22,7 @@ from chaos.strikes import aim
 from vlarig.benchmarks.suite import Patience, Suite
 from vlarig.envs import backoff
 from vlarig.harness import plan, workers
-from vlarig.harness.contract.storm import DriverActivity
+from vlarig.harness.contract.subject import DriverActivity
 from vlarig.harness.simulation.worker import die_with_parent
 from vlarig.harness.workers import Worker
 

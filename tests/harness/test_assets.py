@@ -30,8 +30,8 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import cli, evaluate, plan, replay
 from vlarig.harness.assets import bundle as assets
 from vlarig.harness.assets import spec as asset_spec
+from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.commands import doctor
-from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.results.forms.markdown import for_markdown
 from vlarig.results.forms.terminal import print_sheets
 from vlarig.results.rendering import LEGEND, for_programs, run_sheet

@@ -14,8 +14,7 @@ from toy.suite import TOY_SUITE
 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.machines.fleets import LocalFleet
-from vlarig.harness.sinks import MOST_WAITING, LedgerSink
-from vlarig.harness.transition import Transition
+from vlarig.harness.sinks import MOST_WAITING, LedgerSink, Transition
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt

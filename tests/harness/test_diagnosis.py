@@ -19,9 +19,8 @@ from vlarig.harness import evaluate
 from vlarig.harness.cli import main
 from vlarig.harness.reporting.diagnosis import Setting, bottleneck, diagnose
 from vlarig.harness.reporting.events import TimeBreakdown
-from vlarig.harness.sinks import LedgerSink
+from vlarig.harness.sinks import LedgerSink, Transition
 from vlarig.harness.sizing import Machine
-from vlarig.harness.transition import Transition
 from vlarig.policies.load import Load, SizeLoad
 
 CORES = 8

@@ -14,9 +14,9 @@ from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.machines.fleets import LocalFleet
-from vlarig.harness.reporting.display import display, line
 from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.reporting.progress import Progress
+from vlarig.harness.reporting.reporter import display, line
 from vlarig.policies.load import Load
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally

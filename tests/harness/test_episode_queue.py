@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy.suite import TOY_SUITE
 
-from vlarig.harness.episode_queue import EpisodeQueue
+from vlarig.harness.engine import EpisodeQueue
 
 
 @given(st.integers(0, 12), st.lists(st.integers(0, 3), min_size=1, max_size=60))

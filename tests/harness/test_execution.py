@@ -15,7 +15,7 @@ from toy.suite import ENSEMBLED, FAULTY_SUITE
 from vlarig.envs.episode import Ensemble
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import Rollouts, evaluate
-from vlarig.harness.execution import Ensembler
+from vlarig.harness.played_env import Ensembler
 from vlarig.harness.replay import Replay, replay_run
 from vlarig.harness.rollouts import training_stream
 from vlarig.policies.api import Reply, Request

@@ -26,7 +26,7 @@ from vlarig.envs import backoff
 from vlarig.envs.api import ChunkResult, Needs, StepResult
 from vlarig.envs.messages import Failure, Start, Started, Step
 from vlarig.harness import Rollouts, evaluate, plan
-from vlarig.harness.children.line import WorkerLine
+from vlarig.harness.children.supervisor import WorkerLine
 from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.harness.simulation.simulator import EnvRack

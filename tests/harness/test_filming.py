@@ -17,9 +17,9 @@ from rich.console import Console
 from toy.policies import ImageReader
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import evaluate, filming
+from vlarig.harness import evaluate, replay
 from vlarig.harness.film import FilmWriter, read_film
-from vlarig.harness.filming import film_path, film_run
+from vlarig.harness.replay import film_path, film_run
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -160,7 +160,7 @@ def test_a_full_disk_ends_the_filming_at_once(toy_home: Path, monkeypatch: pytes
             raise VlarigError("the film cannot be written: no space left on device")
 
     run = evaluate("toy", ImageReader(), episodes=4, run=Path("run")).run
-    monkeypatch.setattr(filming, "FilmWriter", FullDisk)
+    monkeypatch.setattr(replay, "FilmWriter", FullDisk)
     with pytest.raises(VlarigError, match=r"no space left on device \(0 films are kept in /.*/run/videos\)"):
         film_run(run, "all", quiet(), workers=1)
     assert films(run) == set()
@@ -175,7 +175,7 @@ def test_frames_that_the_encoder_refuses_fail_only_their_own_film(toy_home: Path
             super().add(frames)
 
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run")).run
-    monkeypatch.setattr(filming, "FilmWriter", Picky)
+    monkeypatch.setattr(replay, "FilmWriter", Picky)
     failed = film_run(run, "all", quiet())
     assert [(replay.record.task, replay.fault) for replay in failed] == [("reach_blue", "the encoder does not take blue")] * 2
     assert films(run) == {name for name in names(run) if "red" in name}
@@ -187,7 +187,7 @@ def test_many_unfilmed_episodes_are_listed_in_short(toy_home: Path, monkeypatch:
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute("UPDATE episodes SET metrics = '{}'")
     connection.close()
-    monkeypatch.setattr(filming, "MOST_LISTED", 4)
+    monkeypatch.setattr(replay, "MOST_LISTED", 4)
     console = Console(file=io.StringIO(), width=200, record=True)
     assert len(film_run(run, "all", console)) == 6
     output = console.export_text()

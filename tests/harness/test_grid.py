@@ -11,7 +11,7 @@ from toy.suite import STANDARD, TOY_SUITE
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.cli import main
-from vlarig.harness.grid import cell_config, make_grid, parse_axes
+from vlarig.harness.commands.sweep import cell_config, make_grid, parse_axes
 from vlarig.harness.plan import SweepConfig
 from vlarig.results.grid import Grid, lines, numeric_axis
 from vlarig.results.ledger import Ledger

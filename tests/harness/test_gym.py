@@ -16,9 +16,9 @@ from toy.suite import TOY_SUITE
 from vlarig.envs.api import Needs, Snapshot, StepResult
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
+from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.durable_env import DurableEnv
 from vlarig.harness.gym.env import RemoteEnv
-from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import local_workers
 
 

@@ -52,9 +52,9 @@ from vlarig.envs.messages import (
     encode,
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
+from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.machines.env_server import EnvServer, EnvServerConfig
 from vlarig.harness.machines.remote_machines import RemoteMachine, RemoteWorkerFactory
-from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import Worker, started
 
 EPISODES = TOY_SUITE.episodes(per_task=4)

@@ -18,7 +18,7 @@ from toy.suite import ENSEMBLED, STANDARD
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.messages import WIRE_VERSION
 from vlarig.harness import Rollouts, evaluate
-from vlarig.harness.execution import Execution
+from vlarig.harness.played_env import Execution
 from vlarig.harness.replay import Replay, replay_run
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger

@@ -9,12 +9,10 @@ from toy.suite import TOY_SUITE
 
 from vlarig.envs.api import Needs
 from vlarig.envs.messages import CRASH, HANG, LOST, REFUSED, UNFIT
-from vlarig.harness import losses as rule
-from vlarig.harness.children.line import SimulatorFault
-from vlarig.harness.children.supervisor import ChildLostError
-from vlarig.harness.engine import Engine
-from vlarig.harness.episode_queue import EpisodeQueue
-from vlarig.harness.losses import MOST_ATTEMPTS, MOST_LOSSES, GivenUpError, Losses
+from vlarig.harness import durable_env
+from vlarig.harness.children.supervisor import ChildLostError, SimulatorFault
+from vlarig.harness.durable_env import MOST_ATTEMPTS, MOST_LOSSES, GivenUpError, Losses
+from vlarig.harness.engine import Engine, EpisodeQueue
 from vlarig.policies.batching import Batcher, Batching
 from vlarig.results.records import Attempt
 
@@ -127,7 +125,7 @@ class Faults:
 
 
 def test_a_lost_machine_is_one_loss_of_the_episode_that_ran_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rule, "MOST_LOSSES", 1)
+    monkeypatch.setattr(durable_env, "MOST_LOSSES", 1)
     faults, worker = Faults(), LostOnce()
     workers: list[Any] = [worker]
 

@@ -22,7 +22,7 @@ from vlarig.harness import Rollouts
 from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.replicas import replicated_policy
 from vlarig.harness.rollouts import training_stream
-from vlarig.harness.transition import Transition
+from vlarig.harness.sinks import Transition
 from vlarig.policies.api import Reply, Request
 
 ENVS_PER_WORKER = 8

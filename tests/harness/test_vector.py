@@ -21,7 +21,7 @@ from toy.suite import TOY_SUITE
 from vlarig.envs import backoff
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
-from vlarig.harness.gym import suite_view
+from vlarig.harness.gym import env as gym_env
 from vlarig.harness.gym.env import RemoteEnv
 from vlarig.harness.gym.vector import RemoteVectorEnv
 from vlarig.harness.runtimes.runtime import add_runtime
@@ -204,7 +204,7 @@ def test_environments_share_workers_and_these_work_at_the_same_time(
     toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     meeting = replace(TOY_SUITE, name="meeting", adapter="toy.meeting:MeetingEnv")
-    monkeypatch.setattr(suite_view, "load_suite", lambda name: meeting)
+    monkeypatch.setattr(gym_env, "load_suite", lambda name: meeting)
     monkeypatch.setenv("VLARIG_TEST_MEETING", f"{tmp_path}:2")
     env = RemoteVectorEnv("meeting", 2, workers=2, images=False)
     env.reset(seed=0)

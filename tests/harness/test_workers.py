@@ -30,11 +30,9 @@ from vlarig.envs.messages import CRASH, LOST
 from vlarig.envs.wire import MAX_MESSAGE_BYTES
 from vlarig.harness import evaluate, plan, workers
 from vlarig.harness.children.child import Launcher
-from vlarig.harness.children.line import SimulatorFault
-from vlarig.harness.children.simulator import KEPT_BYTES
-from vlarig.harness.durable_env import DurableEnv
-from vlarig.harness.losses import MOST_LOSSES, Losses
-from vlarig.harness.worker_spec import WorkerSpec
+from vlarig.harness.children.simulator import KEPT_BYTES, WorkerSpec
+from vlarig.harness.children.supervisor import SimulatorFault
+from vlarig.harness.durable_env import MOST_LOSSES, DurableEnv, Losses
 from vlarig.harness.workers import LocalWorkerFactory, Worker, local_workers
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
@@ -255,7 +253,7 @@ from toy.suite import TOY_SUITE
 from vlarig.envs import backoff
 from vlarig.envs.api import Camera, Needs
 from vlarig.harness.workers import local_workers
-from vlarig.harness.worker_spec import WorkerSpec
+from vlarig.harness.children.simulator import WorkerSpec
 
 async def main():
     async with local_workers(WorkerSpec.of(TOY_SUITE), 2, Path("logs")) as workers:

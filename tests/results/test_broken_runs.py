@@ -14,7 +14,7 @@ from layout_runs import play
 from sample_runs import make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import pages, runs, table
+from vlarig.harness.commands import pages, runs, tables
 from vlarig.results.ledger import Ledger
 from vlarig.results.measures import read_run
 from vlarig.results.pages.following import Follower
@@ -188,12 +188,12 @@ def test_view_finds_damage_of_an_episode_and_goes_on(folder: Path) -> None:
 def test_a_table_has_the_runs_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture, words: list[str]) -> None:
     edit(folder / "bad", f"{SUITE}.protocol", "{}")
     play(folder / "fine", "simpler_widowx", per_task=2, policy="fine")
-    assert table.main(["runs/bad", "runs/fine", *words]) == 1
+    assert tables.table(["runs/bad", "runs/fine", *words]) == 1
     output = capsys.readouterr()
     assert "fine" in output.out and "runs/bad" not in output.out
     assert output.err.startswith("vlarig: bad is left out: runs/bad/manifest.json is no manifest")
     with pytest.raises(VlarigError, match="is no manifest"):
-        table.main(["runs/bad", *words])
+        tables.table(["runs/bad", *words])
 
 
 def test_episodes_are_exported_from_the_runs_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sample_runs import make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import runs, table
+from vlarig.harness.commands import runs, tables
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
 
 
-@pytest.mark.parametrize(("command", "name"), [(table.main, "table"), (runs.show_list, "runs list")])
+@pytest.mark.parametrize(("command", "name"), [(tables.table, "table"), (runs.show_list, "runs list")])
 def test_help_teaches(command, name, capsys):
     with pytest.raises(SystemExit) as caught:
         command(["--help"])
@@ -27,7 +27,7 @@ def test_help_teaches(command, name, capsys):
 def test_table_of_two_runs(tmp_path, capsys):
     make_run(tmp_path / "runs" / "expert")
     make_run(tmp_path / "runs" / "random", finished=3)
-    assert table.main(["runs/expert", "random"]) == 0
+    assert tables.table(["runs/expert", "random"]) == 0
     output = capsys.readouterr().out
     assert output.index("expert") < output.index("70.0") < output.index("66.7") < output.index("incomplete: 9 of 30")
 
@@ -35,25 +35,25 @@ def test_table_of_two_runs(tmp_path, capsys):
 def test_json_is_json_even_in_a_narrow_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     make_run(tmp_path / "expert")
-    assert table.main(["expert", "--format", "json"]) == 0
+    assert tables.table(["expert", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["run"] == "expert"
 
 
 def test_markdown(tmp_path, capsys):
     make_run(tmp_path / "expert")
-    assert table.main(["expert", "--format", "markdown"]) == 0
+    assert tables.table(["expert", "--format", "markdown"]) == 0
     assert capsys.readouterr().out.startswith("### expert\n\npolicy `expert`")
 
 
 def test_table_of_a_missing_run(tmp_path):
     make_run(tmp_path / "runs" / "expert")
     with pytest.raises(VlarigError, match="did you mean expert"):
-        table.main(["runs/expart"])
+        tables.table(["runs/expart"])
 
 
 def test_table_of_nothing():
     with pytest.raises(VlarigError, match="no run was named"):
-        table.main([])
+        tables.table([])
 
 
 def test_runs(tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 from sample_runs import hasty_ledger, make_episode, make_manifest, make_record
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import compare
+from vlarig.harness.commands import tables
 from vlarig.results.comparison import Pairs, compare_runs
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
@@ -282,7 +282,7 @@ def _folder(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_folder")
 def test_the_command(runs, capsys):
-    assert compare.main(["before", "after", "--flips", "--metric", "steps"]) == 0
+    assert tables.compare(["before", "after", "--flips", "--metric", "steps"]) == 0
     output = capsys.readouterr().out
     low, high = tango_interval(24, 8, 80)
     for piece in (
@@ -297,7 +297,7 @@ def test_the_command(runs, capsys):
         "steps, first",
     ):
         assert piece in " ".join(output.split())
-    assert compare.main(["before", "after", "--flips", "--metric", "steps"]) == 0
+    assert tables.compare(["before", "after", "--flips", "--metric", "steps"]) == 0
     assert capsys.readouterr().out == output
 
 
@@ -305,7 +305,7 @@ def test_the_command(runs, capsys):
 def test_the_command_of_an_unfinished_run(tmp_path, capsys):
     save_run(tmp_path / "a", half)
     save_run(tmp_path / "b", half, skipped={("task0", 9)})
-    assert compare.main(["a", "b"]) == 0
+    assert tables.compare(["a", "b"]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "tabletop standard@1 (incomplete) 79 - - - - 0 0" in output
     assert "the second run is incomplete: 79 of 80 episodes finished, 1 missing; complete them" in output
@@ -316,7 +316,7 @@ def test_the_command_of_an_unfinished_run(tmp_path, capsys):
 @pytest.mark.usefixtures("_folder")
 def test_the_command_for_programs(runs, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
-    assert compare.main(["before", "after", "--json", "--metric", "steps"]) == 0
+    assert tables.compare(["before", "after", "--json", "--metric", "steps"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["first"]["run"], data["second"]["policy"]) == ("before", "other")
     (suite,) = data["suites"]
@@ -333,17 +333,17 @@ def test_the_command_for_programs(runs, capsys, monkeypatch):
 @pytest.mark.usefixtures("_folder", "runs")
 def test_the_command_needs_two_runs(words):
     with pytest.raises(VlarigError, match=f"{len(words)} runs were named, expected two"):
-        compare.main(words)
+        tables.compare(words)
 
 
 @pytest.mark.usefixtures("_folder", "runs")
 def test_the_command_refuses_an_unknown_metric():
     with pytest.raises(VlarigError, match=r"unknown metric 'step' in the run before; did you mean steps"):
-        compare.main(["before", "after", "--metric", "step"])
+        tables.compare(["before", "after", "--metric", "step"])
 
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as caught:
-        compare.main(["--help"])
+        tables.compare(["--help"])
     assert caught.value.code == 0
     assert "\n  vlarig compare " in capsys.readouterr().out

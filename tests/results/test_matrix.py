@@ -13,7 +13,7 @@ from layout_runs import play
 from sample_runs import PROTOCOL, TASKS, make_episode, make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import table
+from vlarig.harness.commands import tables
 from vlarig.results.planning import suite_plans
 
 
@@ -26,7 +26,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert table.main(list(words)) == 0
+    assert tables.table(list(words)) == 0
     return capsys.readouterr().out
 
 
@@ -140,4 +140,4 @@ def test_a_table_for_each_run_where_it_is_asked_for_or_nothing_is_shared(capsys,
     text = printed(capsys, "expert", "random", "other")
     assert text.count("suite / task") == 1 and text.count("all tasks") == 1
     with pytest.raises(VlarigError, match="--per-run"):
-        table.main(["expert", "random", "other", "--format", "csv"])
+        tables.table(["expert", "random", "other", "--format", "csv"])

@@ -17,7 +17,7 @@ from measuring import Command
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.worker_spec import WorkerSpec
+from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.results.ledger import Ledger
 from vlarig.results.tables import run_table
 
