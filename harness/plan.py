@@ -18,9 +18,8 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.sources import Source, find_sources, source_hashes
 from ..policies.api import Policy
-from ..policies.calls import check_fit, horizon_for
+from ..policies.calls import check_fit, horizon_for, n_action_steps_for
 from ..policies.registry import find_experts, find_policy, option_sources, parse_options, policy_sources
-from ..policies.replies import n_action_steps_for
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard, take_initial_states

@@ -19,14 +19,13 @@ from typing import Any
 from ..benchmarks.suite import Preparation, Suite, Task
 from ..envs.api import Episode
 from ..envs.errors import VlarigError
-from ..envs.home import home
+from ..envs.home import home, unwritable
 from ..envs.messages import REFUSED
 from ..envs.sources import source_hashes
 from .children.child_config import together
 from .children.simulator import WorkerSpec
 from .children.supervisor import ChildLostError, SimulatorFault
 from .durable_env import MOST_ATTEMPTS
-from .locking import unwritable
 from .machines.fleets import Fleet
 from .workers import Worker
 

@@ -33,8 +33,8 @@ from .replica_messages import (
     Strict,
     ValueReply,
     ValueRequest,
+    save_weights,
 )
-from .weights import save_weights
 
 T = TypeVar("T")
 

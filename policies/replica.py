@@ -15,7 +15,7 @@ from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import Frame, receive_frame, send_frame
 from ..envs.sources import source_hashes
 from .api import Policy, PolicyError, Reply
-from .calls import carry_out, policy_code, policy_error, values_of
+from .calls import carry_out, checked_replies, policy_code, policy_error, values_of
 from .registry import loaded_policy, option_sources, policy_sources
 from .replica_messages import (
     MAX_BATCH_BYTES,
@@ -34,7 +34,6 @@ from .replica_messages import (
     join,
     split,
 )
-from .replies import checked_replies
 
 
 def main() -> None:

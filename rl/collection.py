@@ -28,9 +28,9 @@ from ..harness.rollouts import Rollouts, check_learnable, training_stream
 from ..harness.sinks import Transition
 from ..harness.sizing import Machine
 from ..policies.api import Policy, Recorded, Request
+from ..policies.calls import n_action_steps_for
 from ..policies.qwen_vla.flow import Sde
 from ..policies.qwen_vla.recording import shortened
-from ..policies.replies import n_action_steps_for
 from ..results.tables import run_table
 from .allotment import allot
 from .config import RolloutSettings

@@ -18,8 +18,8 @@ import numpy as np
 from websockets.sync.server import ServerConnection, serve
 
 from vlarig.policies.remote import openpi_wire, vla_eval_wire
-from vlarig.policies.remote.msgpack_arrays import MAX_MESSAGE_BYTES
 from vlarig.policies.remote.vla_eval_wire import ACTION, HELLO, OBSERVATION, Message
+from vlarig.policies.remote.wire import MAX_MESSAGE_BYTES
 
 Served = tuple[int, list[Any]]
 

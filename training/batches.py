@@ -23,11 +23,9 @@ from ..envs.errors import VlarigError
 from ..policies.qwen_vla.conversation import Conversation
 from ..policies.qwen_vla.end_numbers import blurred, end_numbers, hand_pose
 from ..policies.qwen_vla.flow_times import Beta, SigmoidNormal, TimeSampler
-from ..policies.qwen_vla.inputs import InputBuilder, Prompted
-from ..policies.qwen_vla.layout import ActionLayout
+from ..policies.qwen_vla.inputs import InputBuilder, Prompted, Query, Role, prompt_of, state_of
 from ..policies.qwen_vla.model import Batch, Chunks
-from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics, normalize
-from ..policies.qwen_vla.queries import Query, Role, prompt_of, state_of
+from ..policies.qwen_vla.normalization import ActionLayout, DatasetStatistics, find_statistics, normalize
 from ..policies.qwen_vla.tensors import Tensors
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream

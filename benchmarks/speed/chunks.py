@@ -28,16 +28,15 @@ from vlarig.envs.api import Observation
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
-from vlarig.policies.qwen_vla.backbone import BackboneInputs, embed, hidden_states
+from vlarig.policies.qwen_vla.backbone import BackboneInputs, Context, embed, hidden_states
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy
-from vlarig.policies.qwen_vla.context import Context
 from vlarig.policies.qwen_vla.flow import euler, start_noise
 from vlarig.policies.qwen_vla.inputs import InputBuilder, prompted
-from vlarig.policies.qwen_vla.layout import ActionLayout
 from vlarig.policies.qwen_vla.model import build
+from vlarig.policies.qwen_vla.normalization import ActionLayout
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.policies.qwen_vla.presets import PRESETS
-from vlarig.policies.qwen_vla.projections import computing
+from vlarig.policies.qwen_vla.tensors import computing
 from vlarig.policies.qwen_vla.tokenizer import add_view_tokens, small_tokenizer, token_ids
 from vlarig.policies.qwen_vla.vision import image_features
 

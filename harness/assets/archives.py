@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ...envs.errors import VlarigError
+from ...envs.home import made_whole, one_at_a_time
 from ...envs.untrusted import one_line
-from ..locking import made_whole, one_at_a_time
 from .spec import MADE, UNKNOWN, BundleSpec, Source, content_id, file_hash
 
 if sys.version_info >= (3, 14):

@@ -85,7 +85,7 @@ class Convert:
         import torch
 
         from ...policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
-        from ...policies.qwen_vla.sources import find_checkpoint
+        from ...policies.qwen_vla.named import find_checkpoint
 
         bundle = load_checkpoint(find_checkpoint(self.checkpoint), dtype=getattr(torch, self.dtype))
         if self.n_action_steps is not None:

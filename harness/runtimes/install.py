@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from ..locking import one_at_a_time, unwritable
+from ...envs.home import one_at_a_time, unwritable
 from .drivers import Driver, Manifest, library_folders, private_folder
 from .spec import Renderer, RuntimeSpec
 

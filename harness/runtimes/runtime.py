@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from ...envs.home import home
+from ...envs.home import home, one_at_a_time
 from ...results.run_files import appearing
-from ..locking import one_at_a_time
 from .drivers import can_install
 from .install import ask_interpreter, check_imports, install_driver, installed_packages, make_environment
 from .spec import RuntimeSpec, candidates, choose_renderer, load_spec, spec_names

@@ -22,8 +22,8 @@ from .backbone import BackboneInputs, embed
 from .conversation import Conversation, Turn
 from .inputs import InputBuilder
 from .model import QwenVla
-from .projections import computing
 from .prompt import IM_END
+from .tensors import computing
 
 #: Longest answer, in tokens. A box is about 25 with Qwen's tokenizer; captions of rendered scenes are up to 100.
 MAX_TOKENS = 256

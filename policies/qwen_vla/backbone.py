@@ -12,6 +12,7 @@ the vision tower for them, ``Y`` tokens to learn, ``D`` the backbone's width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,42 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from ..api import PolicyError
 from .config import BACKBONE_4B, LAST_TOKENS, ModelConfig
-from .ends import Ends
-from .marks import Marks
-from .stem import add_to_tower, kept
+from .language import Marks
+from .readouts import Ends
 from .tensors import STAYS, Tensors
-from .vision import image_features, use_grouped_attention
+from .vision import add_to_tower, image_features, kept, use_grouped_attention
+
+
+@dataclass(frozen=True)
+class Context:
+    """The backbone's output for a batch of prompts; enough for the action expert and the value head.
+
+    Attributes:
+        states: ``[B, S, D]`` in the precision that the model computes in, zero at padding.
+        valid: ``bool[B, S]``.
+        positions: ``int64[3, B, S]``.
+    """
+
+    states: Tensor
+    valid: Tensor
+    positions: Tensor
+
+    @classmethod
+    def padded(cls, states: Sequence[Tensor], positions: Sequence[Tensor]) -> Context:
+        """Of several samples, states ``[S, D]`` and positions ``int64[3, S]`` each, as one batch."""
+        together = pad_sequence(list(states), batch_first=True)
+        lengths = torch.tensor([len(each) for each in states])
+        places = pad_sequence([each.T for each in positions], batch_first=True).permute(2, 0, 1)
+        return cls(together, torch.arange(together.shape[1]) < lengths[:, None], places.contiguous())
+
+    def of(self, samples: Tensor) -> Context:
+        """Those of some samples, ``int64[C]``."""
+        return Context(self.states[samples], self.valid[samples], self.positions[:, samples])
 
 
 @dataclass(frozen=True)
@@ -44,7 +72,7 @@ class BackboneInputs(Tensors):
         targets: ``int64[Y]``, the ids of those next tokens.
         marks: What tokens of images have to say; ``None`` where no image has a mark.
         last: ``int64[B]``, where each prompt ends, before an answer where there is one; ``None``: nothing follows the prompts.
-        ends: ``float32[B, 23]``, what the prompts' ends are to hold (:mod:`.ends`), not a number where that is not known; ``None``
+        ends: ``float32[B, 23]``, what the prompts' ends are to hold (:mod:`.readouts`), not a number where that is not known; ``None``
             where no sample has such numbers.
     """
 

@@ -43,10 +43,10 @@ from .config import ModelConfig
 from .description import Description, TrainedStage
 from .egocentric import Eigengrasps
 from .model import QwenVla, build
+from .named import find_checkpoint
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .presets import PRESETS, SAMPLED_IN_PLACE
 from .sharing import share
-from .sources import find_checkpoint
 from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"

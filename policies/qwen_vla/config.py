@@ -141,7 +141,7 @@ class ExpertConfig:
         mlp_width: Hidden width of the SwiGLU.
         time_features: Sinusoidal features of the flow time.
         context: What the expert knows of the prompt. ``prompt``, the paper's: it attends to all of its tokens. ``ends``: numbers that
-            the prompt's last tokens hold (:mod:`.ends`), which steer every block beside the flow time.
+            the prompt's last tokens hold (:mod:`.readouts`), which steer every block beside the flow time.
     """
 
     width: Size = 1536
@@ -261,7 +261,7 @@ class ModelConfig:
 
     @property
     def reads_ends(self) -> bool:
-        """Whether the action expert reads the numbers of :mod:`.ends` in place of the prompt."""
+        """Whether the action expert reads the numbers of :mod:`.readouts` in place of the prompt."""
         return self.expert.context == "ends"
 
     @property

@@ -1,4 +1,4 @@
-"""What the end of a prompt is to hold (:mod:`.ends`), as data have it: by numpy alone, so that what reads data needs no torch.
+"""What the end of a prompt is to hold (:mod:`.readouts`), as data have it: by numpy alone, so that what reads data needs no torch.
 
 Lengths are in decimetres here, of the order of 1 above a table.
 """

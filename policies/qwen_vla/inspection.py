@@ -41,7 +41,7 @@ def describe(source: str) -> Description:
     if source in SIZES:
         return Description(PRESETS[source]())
     from .checkpoint import describe_checkpoint
-    from .sources import find_checkpoint
+    from .named import find_checkpoint
     from .tokenizer import small_tokenizer, token_ids
 
     if source in PRESETS:

@@ -2,7 +2,7 @@
 
 Weights are in float32 for training, or in bfloat16 for acting alone. Computing is in float32, or in bfloat16: then matrices are
 multiplied in bfloat16, and all between them stays in float32 (``torch.autocast``). The flow itself is computed in float32 always, see
-:class:`~.projections.Float32Linear`. The weights that autocast rounds are those that :func:`cast_parameters` rounds, so bfloat16
+:class:`~.tensors.Float32Linear`. The weights that autocast rounds are those that :func:`cast_parameters` rounds, so bfloat16
 weights give the same numbers as float32 weights that compute in bfloat16.
 
 Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` steps and channels of a chunk, ``D`` the backbone's width, ``C`` samples of
@@ -25,16 +25,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..api import PolicyError
 from .action_expert import ActionExpert
-from .backbone import BackboneInputs, Embedded, embed, hidden_states, load_backbone, make_backbone
+from .backbone import BackboneInputs, Context, Embedded, embed, hidden_states, load_backbone, make_backbone
 from .config import ModelConfig
-from .context import Context
-from .ends import ends_loss
 from .flow import Loss, action_loss, interpolate, sample_losses, target_velocity
-from .language import language_loss
-from .marks import marks_loss
-from .projections import Float32Linear, computing
-from .tensors import Tensors
-from .value_head import ValueHead
+from .language import language_loss, marks_loss
+from .readouts import ValueHead, ends_loss
+from .tensors import Float32Linear, Tensors, computing
 
 #: What can be frozen, and has activation checkpointing of its own but the value head.
 PARTS = ("vision", "language", "expert", "value_head")
@@ -52,7 +48,7 @@ class Chunks:
         time: ``float32[C]``, the flow time, 0 (clean) to 1 (noise).
         embodiment: ``int64[C]`` for the projections ``multi_mlp`` and ``concat``.
         state: ``float32[C, state_numbers]`` for the state mode ``dit``.
-        ends: ``float32[C, READ]``, what the prompts' ends say, where that is not the backbone's (:func:`~.ends.blurred`).
+        ends: ``float32[C, READ]``, what the prompts' ends say, where that is not the backbone's (:func:`~.end_numbers.blurred`).
     """
 
     samples: Tensor
@@ -86,8 +82,8 @@ class Losses:
         action: Over the samples with a chunk (equations 1 and 2).
         each: ``float32[C]``, the action loss of each chunk, without a gradient.
         language: Over the tokens of answers (equation 3).
-        marks: Over the marks of images (ours, :mod:`.marks`).
-        ends: Over the prompts whose ends have numbers to hold (ours, :mod:`.ends`).
+        marks: Over the marks of images (ours, :mod:`.language`).
+        ends: Over the prompts whose ends have numbers to hold (ours, :mod:`.readouts`).
     """
 
     action: Loss
@@ -356,7 +352,7 @@ def cast_parameters(model: QwenVla, dtype: torch.dtype) -> None:
     """Gives another precision, in place, to the weights that a computation in it rounds anyway: those of matrix products.
 
     All others stay in float32, or go back to it: norms, decays, learned positions, and the layers around the flow
-    (:class:`~.projections.Float32Linear`). They are one part in five hundred of the whole. Buffers stay as they are:
+    (:class:`~.tensors.Float32Linear`). They are one part in five hundred of the whole. Buffers stay as they are:
     ``model.to(torch.bfloat16)`` would round the backbone's rotary frequencies, which loading the same weights does not.
     """
     embedding = model.backbone.get_input_embeddings()  # its weights are the language-model head's too

@@ -1,15 +1,22 @@
-"""Numbers of a data set to -1 to 1 and back, by quantiles (paper, section 3.2.1 and equation 5); gripper conventions; state bins.
+"""Numbers of a data set to the chunk that a model learns, and back.
 
-Everything is computed in float64 and returned in the type that came, or in float64 where integers came.
+They are brought to -1 to 1 by quantiles (paper, section 3.2.1 and equation 5), grippers by their conventions; a state's also to bins.
+Then the ``A`` numbers of an action take the leading channels of ``K``, the steps of a shorter chunk the leading ones of ``H``; the rest
+is zero, and a mask marks the valid entries (section 2.4).
 
-Shapes: ``J`` steps of a trajectory, ``A`` channels; a leading ``...`` is any number of axes.
+Statistics and normalisation are computed in float64, and returned in the type that came, or in float64 where integers came.
+
+Shapes: ``J`` steps of a trajectory, ``A`` channels of an embodiment; ``B`` samples, ``H`` steps and ``K`` channels of the shared chunk;
+``steps`` are those of a task's own chunk (the paper's ``H_task``); a leading ``...`` is any number of axes.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +26,51 @@ from ...envs.embodiments import Embodiment
 from ...envs.errors import BadMessageError, suggestion
 from ...envs.untrusted import convert
 from ..api import PolicyError
-from .quantiles import Steps
+
+
+class Steps(ExitStack):
+    """The steps of a data set's trajectories, of which it gives exact quantiles; a context manager, which closes their files.
+
+    Each channel's numbers lie in a temporary file of their own, 8 bytes a number, where ``tempfile`` puts it (``TMPDIR``). numpy
+    selects within the mapped file, so memory does not grow with the data, and trajectories are read once.
+
+    Args:
+        source: The data set's name.
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self._channels: list[Any] = []
+        self._trajectories = 0
+
+    def add(self, trajectory: np.ndarray) -> None:
+        """Append a trajectory, ``[J, A]``, ``J`` of any size."""
+        array = np.asarray(trajectory)
+        if not self._channels and array.ndim == 2:
+            self._channels = [self.enter_context(tempfile.TemporaryFile()) for _ in array.T]  # noqa: SIM115
+        what = f"trajectory {self._trajectories} of {self.source!r}"
+        if array.ndim != 2 or array.shape[1] != len(self._channels) or not self._channels:
+            raise PolicyError(
+                f"{what} has the shape {array.shape}, expected (steps, channels) with one number of channels for all"
+            )
+        if not np.isfinite(array).all():
+            raise PolicyError(f"{what} holds a number that is not finite; leave it out or repair it")
+        for file, numbers in zip(self._channels, array.T, strict=True):
+            file.write(numbers.astype(np.float64).tobytes())
+        self._trajectories += 1
+
+    def quantiles(self, fractions: Sequence[float]) -> np.ndarray:
+        """Quantiles of each channel over all steps, ``float64[len(fractions), A]``, as ``np.quantile`` of their float64 gives them.
+
+        Args:
+            fractions: Each in 0 to 1.
+        """
+        if not self._channels or not self._channels[0].tell():
+            raise PolicyError(f"trajectories of {self.source!r} hold 0 steps, and quantiles are of at least one")
+        columns = [np.memmap(file, np.float64, "r+") for file in self._channels]
+        return np.stack([np.quantile(column, fractions, overwrite_input=True) for column in columns], axis=1)
+
 
 #: Bins of a state number in the prompt (paper, section 5.2.4).
 STATE_BINS = 256
@@ -93,7 +144,7 @@ def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> Data
 
 
 def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics:
-    """The statistics of all trajectories; memory does not grow with them, see :mod:`~.quantiles`.
+    """The statistics of all trajectories; memory does not grow with them, see :class:`Steps`.
 
     Args:
         trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size; they are iterated once.
@@ -197,3 +248,56 @@ def _checked(values: np.ndarray, statistics: Statistics) -> tuple[np.ndarray, np
             f"values of the shape {values.shape} do not fit statistics of {statistics.source!r} for {statistics.size} channels"
         )
     return values, np.array(statistics.q01), np.array(statistics.q99)
+
+
+@dataclass(frozen=True)
+class ActionLayout:
+    """The shared chunk's shape.
+
+    Attributes:
+        horizon: ``H``.
+        channels: ``K``.
+    """
+
+    horizon: int
+    channels: int
+
+    def mask(self, steps: int, size: int) -> np.ndarray:
+        """The valid entries, ``bool[H, K]``: the first ``steps`` of the chunk in the first ``size`` channels."""
+        if not 1 <= size <= self.channels:
+            raise PolicyError(
+                f"an action of {size} channels does not fit the model's {self.channels}; take a model with as many channels or more"
+            )
+        if not 1 <= steps <= self.horizon:
+            raise PolicyError(
+                f"a chunk of {steps} steps does not fit the model's horizon of {self.horizon}; cut the chunk or take a longer model"
+            )
+        mask = np.zeros((self.horizon, self.channels), dtype=bool)
+        mask[:steps, :size] = True
+        return mask
+
+    def place(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Puts a chunk in the leading steps and channels.
+
+        Args:
+            actions: ``[steps, A]``.
+
+        Returns:
+            ``float32[H, K]``, zero where there is no action, and its mask, ``bool[H, K]``.
+        """
+        if np.ndim(actions) != 2:
+            raise PolicyError(f"an action chunk has the shape {np.shape(actions)}, expected (steps, channels)")
+        mask = self.mask(*actions.shape)
+        if not np.isfinite(actions).all():
+            raise PolicyError("an action chunk holds a number that is not finite; drop the trajectory that it comes from")
+        chunk = np.zeros(mask.shape, dtype=np.float32)
+        chunk[: actions.shape[0], : actions.shape[1]] = actions
+        return chunk, mask
+
+    def masks(self, shapes: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The masks of a batch, ``bool[B, H, K]``, of each sample's ``(T, A)``."""
+        return np.stack([self.mask(steps, size) for steps, size in shapes])
+
+    def take_batch(self, chunks: np.ndarray, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """The inverse of :meth:`place` for a batch ``[B, H, K]``: copies of the valid entries, of each sample's ``(T, A)``."""
+        return [chunk[:steps, :size].copy() for chunk, (steps, size) in zip(chunks, shapes, strict=True)]

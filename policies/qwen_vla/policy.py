@@ -17,22 +17,26 @@ from torch import Tensor
 from ...envs.api import Needs, Observation
 from ...envs.embodiments import Embodiment
 from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request, weights_revision
-from ..conventions import differences, refuse_differences
+from ..conventions import (
+    differences,
+    refuse_differences,
+    refuse_trained,
+    refuse_unknown_source,
+    table_note,
+    transferred,
+    was_trained_on,
+)
 from ..options import read_options
 from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
-from .backbone import BackboneInputs
+from .backbone import BackboneInputs, Context
 from .checkpoint import LoadedPolicy, load
-from .context import Context
 from .description import chunk_steps
 from .embodiments import EXAMPLE
 from .flow import Prefix, Velocity, draw, euler, sample_chain, start_noise
-from .inputs import InputBuilder
-from .layout import ActionLayout
+from .inputs import InputBuilder, Query, Role, prompt_of, state_of
 from .named import QwenVlaOptions
-from .normalization import bounds_statistics, denormalize, normalize
-from .queries import Query, Role, prompt_of, state_of
+from .normalization import ActionLayout, bounds_statistics, denormalize, normalize
 from .recording import Recording, recorded_of
-from .zero_shot import refuse_trained, refuse_unknown_source, table_note, transferred, was_trained_on
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

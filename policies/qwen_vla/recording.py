@@ -32,8 +32,7 @@ from torch import Tensor
 
 from ...envs.errors import suggestion
 from ..api import PolicyError, Recorded
-from .backbone import BackboneInputs
-from .context import Context
+from .backbone import BackboneInputs, Context
 from .flow import Chain, DenoisingSteps, Sde, recompute_log_probability
 from .model import QwenVla
 from .tensors import Tensors, changed

@@ -16,9 +16,8 @@ from ..api import Policy, PolicyError, PolicyLost, Reply, Request
 from ..calls import carry_out
 from ..pool import PolicyPool
 from ..replica_messages import Description, Order
-from .access import refuse_secrets
-from .openpi import OpenpiPolicy
-from .openpi_pool import ServerLostError
+from .openpi import OpenpiPolicy, ServerLostError
+from .wire import refuse_secrets
 
 T = TypeVar("T")
 

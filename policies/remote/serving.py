@@ -30,11 +30,10 @@ from ..api import Policy, PolicyError, PolicyLost, Request
 from ..batching import Batcher, Batching
 from ..calls import check_fit, horizon_for, make_strict
 from ..member_queue import Answer
-from .announcement import LOST, METADATA_KEY, Announcement
-from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .openpi_layouts import ObservationLayout
-from .openpi_wire import pack, unpack
+from .openpi_wire import LOST, METADATA_KEY, Announcement, pack, unpack
 from .serving_requests import RequestReader
+from .wire import MAX_MESSAGE_BYTES
 
 #: How requests of many clients are put together, by default.
 DEFAULT_BATCHING = Batching(64, wait_seconds=0.005, alone_on_failure=True)

@@ -17,7 +17,6 @@ from ...envs.background import BackgroundLoop
 from ...envs.errors import BadMessageError
 from ...envs.untrusted import one_line
 from ..api import PolicyError, Request
-from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .vla_eval_wire import (
     ACTION,
     EPISODE_END,
@@ -31,6 +30,7 @@ from .vla_eval_wire import (
     pack_payload,
     unpack,
 )
+from .wire import MAX_MESSAGE_BYTES
 
 
 class _Session:

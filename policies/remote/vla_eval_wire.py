@@ -14,7 +14,7 @@ import numpy as np
 
 from ...envs.errors import BadMessageError
 from ...envs.untrusted import one_line
-from .msgpack_arrays import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode
+from .wire import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode
 
 #: Version of the protocol that is spoken here, compared when a connection begins (``PROTOCOL_VERSION`` of messages.py).
 PROTOCOL_VERSION = 1

@@ -9,7 +9,7 @@ import torch
 
 from vlarig.policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.model import build
-from vlarig.policies.qwen_vla.sources import find_checkpoint
+from vlarig.policies.qwen_vla.named import find_checkpoint
 
 
 def main(folder: str) -> None:

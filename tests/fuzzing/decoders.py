@@ -20,8 +20,8 @@ from vlarig.envs.messages import Died, Failure, Start, Started, Step, Stepped, W
 from vlarig.envs.untrusted import one_line
 from vlarig.envs.wire import pack, unpack
 from vlarig.policies.remote import openpi_wire, vla_eval_wire
-from vlarig.policies.remote.announcement import METADATA_KEY, Announcement
 from vlarig.policies.remote.openpi_layouts import VLARIG
+from vlarig.policies.remote.openpi_wire import METADATA_KEY, Announcement
 from vlarig.policies.remote.serving_requests import RequestReader
 
 from .mutations import BYTES, PLAIN, WITH_HEAD, Form

@@ -30,11 +30,10 @@ from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy
-from vlarig.policies.remote.announcement import Announcement
-from vlarig.policies.remote.msgpack_arrays import DTYPES
 from vlarig.policies.remote.openpi import OpenpiPolicy
 from vlarig.policies.remote.openpi_layouts import ALOHA, DROID, LAYOUTS, LIBERO, VLARIG
-from vlarig.policies.remote.openpi_wire import pack, unpack
+from vlarig.policies.remote.openpi_wire import Announcement, pack, unpack
+from vlarig.policies.remote.wire import DTYPES
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 256, 256, 3), np.uint8)
 WRIST = np.random.default_rng(1).integers(0, 255, (1, 96, 128, 3), np.uint8)

@@ -12,9 +12,9 @@ from toy.policies import ImageReader
 
 from vlarig.envs.api import Observation
 from vlarig.policies.api import PolicyError, Reply, Request
+from vlarig.policies.calls import checked_replies
 from vlarig.policies.experts.motion import EpisodeState, ScriptedExpert
 from vlarig.policies.replica_messages import PackedReply, decode, encode
-from vlarig.policies.replies import checked_replies
 
 
 def request(chunk: int = 0) -> Request:

@@ -33,9 +33,7 @@ from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy
-from vlarig.policies.remote.msgpack_arrays import MAX_MESSAGE_BYTES
-from vlarig.policies.remote.vla_eval import VlaEvalPolicy
-from vlarig.policies.remote.vla_eval_specs import announced_differences, read_hello, state_format
+from vlarig.policies.remote.vla_eval import VlaEvalPolicy, announced_differences, read_hello, state_format
 from vlarig.policies.remote.vla_eval_wire import (
     ACTION,
     EPISODE_END,
@@ -47,6 +45,7 @@ from vlarig.policies.remote.vla_eval_wire import (
     pack,
     unpack,
 )
+from vlarig.policies.remote.wire import MAX_MESSAGE_BYTES
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 32, 48, 3), np.uint8)
 STATE = np.arange(8, dtype=np.float32)

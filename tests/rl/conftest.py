@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from reaching import clone
 
-from vlarig.harness.locking import one_at_a_time
+from vlarig.envs.home import one_at_a_time
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from vlarig.envs.home import home
-from vlarig.harness.locking import one_at_a_time
+from vlarig.envs.home import home, one_at_a_time
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]

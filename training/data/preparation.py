@@ -20,8 +20,7 @@ import numpy as np
 
 from ...policies.api import PolicyError
 from ...policies.qwen_vla.egocentric import Eigengrasps, wrist_channels
-from ...policies.qwen_vla.normalization import DatasetStatistics, fitted, statistics_of
-from ...policies.qwen_vla.quantiles import Steps
+from ...policies.qwen_vla.normalization import DatasetStatistics, Steps, fitted, statistics_of
 from .cleaning import CleaningReport, Drop
 from .egocentric import HandDataset, HandEpisode, PreparedHands, chunk_of, frames_ahead, sample_spans
 from .errors import DataError, MissingFrames

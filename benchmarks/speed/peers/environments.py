@@ -14,9 +14,8 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.home import home
+from vlarig.envs.home import home, one_at_a_time
 from vlarig.harness.assets.bundle import find_bundle
-from vlarig.harness.locking import one_at_a_time
 from vlarig.harness.runtimes.spec import load_spec
 
 HERE = Path(__file__).parent

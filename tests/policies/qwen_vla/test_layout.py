@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.layout import ActionLayout
+from vlarig.policies.qwen_vla.normalization import ActionLayout
 
 LAYOUT = ActionLayout(horizon=16, channels=64)
 

@@ -10,8 +10,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedd
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.action_expert import following_positions, rotary_frequencies, rotary_table, rotate
-from vlarig.policies.qwen_vla.backbone import BackboneInputs, positions_of
-from vlarig.policies.qwen_vla.context import Context
+from vlarig.policies.qwen_vla.backbone import BackboneInputs, Context, positions_of
 from vlarig.policies.qwen_vla.model import build, cast_parameters, parameter_counts
 from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.vision import patchify

@@ -11,7 +11,7 @@ from trained_policy import human_bundle, trained_bundle
 from vlarig.harness.cli import main
 from vlarig.policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.inspection import SIZES, counted, describe
-from vlarig.policies.qwen_vla.sources import SHIPPED
+from vlarig.policies.qwen_vla.named import SHIPPED
 from vlarig.policies.registry import load_policy
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.quantiles import Steps
+from vlarig.policies.qwen_vla.normalization import Steps
 
 RANDOM = np.random.default_rng(0)
 

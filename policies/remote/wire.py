@@ -1,4 +1,4 @@
-"""Messages of msgpack with arrays as maps: what the wires of openpi and of vla-eval have in common."""
+"""What the clients of openpi and of vla-eval have in common: addresses, tokens, and messages of msgpack with arrays as maps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,25 @@ import numpy as np
 
 from ...envs.errors import BadMessageError
 from ...envs.untrusted import build_array, one_line
+from ..api import PolicyError
+
+#: Environment variable with the token that a server requires.
+TOKEN_VARIABLE = "VLARIG_POLICY_TOKEN"  # noqa: S105
+
+
+def refuse_secrets(address: str, scheme: str) -> None:
+    """Make sure that an address holds no user, password or query: addresses are saved with a run.
+
+    Args:
+        address: What the user typed after ``scheme:``.
+        scheme: Names the client in the sentence.
+    """
+    if "@" in address or "?" in address:
+        raise PolicyError(
+            f"the server's address has a '@' or a '?', and addresses are saved with a run, so no secret belongs in one; write "
+            f"{scheme}:ws://HOST:PORT (openpi: shows the token that the environment variable {TOKEN_VARIABLE} holds)"
+        )
+
 
 #: Largest message in bytes, either way. Four uncompressed views of 480x640 pixels are 3.7 MB.
 MAX_MESSAGE_BYTES = 16 * 2**20

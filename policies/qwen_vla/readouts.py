@@ -1,15 +1,19 @@
-"""The end of a prompt in numbers: where the object and the goal of a task are, as a loss of ours and as input of a small action expert.
+"""What is read out of the backbone's states beside actions: where the objects of a task are, and a value.
 
 A backbone with random weights does not learn from cloning alone, in any time that two cores have, which object the words mean, and
 where it is. So its states of a prompt's last tokens, where an answer begins, learn to hold the keypoints of the time step
-(:mod:`vlarig.envs.keypoints`) by a linear read-out, :class:`Ends`, where the data have keypoints. The read-out gives each place twice,
-in the frame of the robot's state and in the hand's frame, each with the size of its error. An object that the front camera sees is
-known best in the frame of the state, one that the hand's camera sees in the hand's. The state gives the hand's pose exactly, so both
-are the same place; :func:`relations` combines the two by their errors.
+(:mod:`vlarig.envs.keypoints`) by a linear read-out, :class:`Ends`, where the data have keypoints; a loss of ours, and input of a small
+action expert. The read-out gives each place twice, in the frame of the robot's state and in the hand's frame, each with the size of its
+error. An object that the front camera sees is known best in the frame of the state, one that the hand's camera sees in the hand's. The
+state gives the hand's pose exactly, so both are the same place; :func:`relations` combines the two by their errors.
 
 An action expert that reads these numbers alone (``expert.context = "ends"``, see :class:`~.config.ExpertConfig`) can be trained before
 there is a backbone, and without images: on the simulator's truth with errors that :func:`~.end_numbers.blurred` samples. The expert
 gets the errors' size as well.
+
+The value head is a linear read-out of the backbone's mean state, through which no gradient passes (paper, section 4.2). Where
+proprioception goes to the action expert and not into the prompt, the backbone's states do not hold it, and the head reads it beside
+them (ours).
 
 Lengths are in decimetres here, of the order of 1 above a table. Shapes: ``B`` samples, ``S`` tokens, ``D`` the backbone's width.
 """
@@ -21,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .end_numbers import NUMBERS, PLACES, READ
-from .projections import Float32Linear
+from .tensors import Float32Linear
 
 #: Weights beside a place's in the frame of the state: of a turn's two numbers, of whether it is pushed, and of an error's logarithm.
 TURN_WEIGHT = 0.3
@@ -119,3 +123,35 @@ def _from_hand(turn: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine of four times a turn in the frame of the state, from the hand."""
     yaw = 4 * torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
     return turn[:, 0] * yaw.cos() + turn[:, 1] * yaw.sin(), turn[:, 1] * yaw.cos() - turn[:, 0] * yaw.sin()
+
+
+class ValueHead(nn.Module):
+    """The value of an observation, from the mean of its valid tokens' states and the robot's, in float32.
+
+    It starts at zero: before the first update every state is worth nothing, as under a sparse reward most are.
+    """
+
+    def __init__(self, width: int, state_numbers: int = 0) -> None:
+        super().__init__()
+        self.readout = Float32Linear(width + state_numbers, 1)
+
+    def reset(self) -> None:
+        nn.init.zeros_(self.readout.weight)
+        nn.init.zeros_(self.readout.bias)
+
+    def forward(self, states: Tensor, valid: Tensor, state: Tensor | None = None) -> Tensor:
+        """``float32[B]``; arguments as for :meth:`features`."""
+        return self.readout(self.features(states, valid, state)).squeeze(-1)
+
+    def features(self, states: Tensor, valid: Tensor, state: Tensor | None = None) -> Tensor:
+        """What a value is read from, ``float32[B, D + state_numbers]``.
+
+        Args:
+            states: ``[B, S, D]`` of the backbone; they are detached.
+            valid: ``bool[B, S]``, false at padding.
+            state: ``float32[B, state_numbers]`` of the robot, where there are any.
+        """
+        counted = valid.unsqueeze(-1)
+        total = states.detach().float().masked_fill(~counted, 0.0).sum(dim=1)
+        mean = total / counted.sum(dim=1).clamp(min=1)
+        return mean if state is None else torch.cat([mean, state], dim=1)
