@@ -27,8 +27,7 @@ from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load, save_checkpoint
-from ..policies.qwen_vla.description import TrainedStage
-from ..policies.qwen_vla.named import find_checkpoint
+from ..policies.qwen_vla.named import TrainedStage, find_checkpoint
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from ..policies.qwen_vla.presets import PRESETS
 from ..training.checkpoints import Checkpoints, full_weights, resume

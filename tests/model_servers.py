@@ -17,8 +17,8 @@ import msgpack
 import numpy as np
 from websockets.sync.server import ServerConnection, serve
 
-from vlarig.policies.remote import openpi_wire, vla_eval_wire
-from vlarig.policies.remote.vla_eval_wire import ACTION, HELLO, OBSERVATION, Message
+from vlarig.policies.remote import openpi_wire, vla_eval_sessions
+from vlarig.policies.remote.vla_eval_sessions import ACTION, HELLO, OBSERVATION, Message
 from vlarig.policies.remote.wire import MAX_MESSAGE_BYTES
 
 Served = tuple[int, list[Any]]
@@ -63,13 +63,13 @@ def announcing_server(hello: dict[str, Any], steps: int | None = None) -> Iterat
 
     def handle(connection: ServerConnection) -> None:
         for data in connection:
-            message = vla_eval_wire.unpack(data)
+            message = vla_eval_sessions.unpack(data)
             if message.kind == HELLO:
                 payload = {"harness_version": "0.8.0", "protocol_version": 1, **hello}
-                connection.send(vla_eval_wire.pack(Message(HELLO, payload, message.seq)))
+                connection.send(vla_eval_sessions.pack(Message(HELLO, payload, message.seq)))
             elif message.kind == OBSERVATION:
                 received.append(message.payload)
-                connection.send(vla_eval_wire.pack(Message(ACTION, {"actions": actions}, message.seq)))
+                connection.send(vla_eval_sessions.pack(Message(ACTION, {"actions": actions}, message.seq)))
 
     with _listening(handle) as port:
         yield port, received

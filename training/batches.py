@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..envs.errors import VlarigError
 from ..policies.qwen_vla.conversation import Conversation
 from ..policies.qwen_vla.end_numbers import blurred, end_numbers, hand_pose
-from ..policies.qwen_vla.flow_times import Beta, SigmoidNormal, TimeSampler
+from ..policies.qwen_vla.flow import Beta, SigmoidNormal, TimeSampler
 from ..policies.qwen_vla.inputs import InputBuilder, Prompted, Query, Role, prompt_of, state_of
 from ..policies.qwen_vla.model import Batch, Chunks
 from ..policies.qwen_vla.normalization import ActionLayout, DatasetStatistics, find_statistics, normalize

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..harness.evaluator import Evaluator
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, save_checkpoint
-from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
+from ..policies.qwen_vla.named import TrainedStage
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from .config import EvaluationSettings
 from .reporting import Reporter

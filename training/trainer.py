@@ -23,9 +23,9 @@ from ..policies.qwen_vla.acceleration import attention_for_training, choose_kern
 from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import ModelConfig
-from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.inputs import InputBuilder
 from ..policies.qwen_vla.inspection import describe
+from ..policies.qwen_vla.named import TrainedStage
 from ..policies.qwen_vla.presets import PRESETS
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume

@@ -25,7 +25,7 @@ from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from ..api import PolicyError
 from .config import BACKBONE_4B, LAST_TOKENS, ModelConfig
-from .language import Marks
+from .losses import Marks
 from .readouts import Ends
 from .tensors import STAYS, Tensors
 from .vision import add_to_tower, image_features, kept, use_grouped_attention

@@ -40,10 +40,9 @@ from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
 from .config import ModelConfig
-from .description import Description, TrainedStage
 from .egocentric import Eigengrasps
 from .model import QwenVla, build
-from .named import find_checkpoint
+from .named import Description, TrainedStage, find_checkpoint
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .presets import PRESETS, SAMPLED_IN_PLACE
 from .sharing import share

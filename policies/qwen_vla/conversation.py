@@ -18,7 +18,7 @@ What they leave open is decided here:
 * Learned are the words of each answer and its ``<|im_end|>``; the template's line feed after it is not.
 * The empty reasoning, by which the template requests an answer without reasoning, precedes every answer. The template itself drops it
   from all answers but the last. But each earlier answer was the last one once, and then it was there.
-* The marks of images are learned too, see :mod:`.language`.
+* The marks of images are learned too, see :mod:`.losses`.
 * The frame tag of a multi-frame sample is ``Frame 1: `` before the image, the view tag of a surround-view sample ``front left: ``, both
   together ``Frame 1, front left: ``. The paper prints neither (section 3.2.5). A robot's view that has tokens of its own (section
   3.2.1) gets these around the image instead of words before it.

@@ -1,4 +1,4 @@
-"""Flow matching over action chunks: the loss, Euler sampling, and the SDE whose steps have a log-probability.
+"""Flow matching over action chunks: what is learned and at which times, Euler sampling, and the SDE whose steps have a log-probability.
 
 Flow time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
 its time to the velocity; this module contains no model.
@@ -22,6 +22,8 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from .tensors import precise
+
 Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``velocity(noisy[B, H, K], time[B]) -> [B, H, K]``, the direction from the clean chunk to the noise."""
 
@@ -41,54 +43,6 @@ def interpolate(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
 def target_velocity(clean: Tensor, noise: Tensor) -> Tensor:
     """What the velocity field has to predict anywhere between the two: ``noise - clean`` (paper, equation 1)."""
     return noise - clean
-
-
-def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """The action loss of each sample, ``float32[B]``: the squared error averaged over each channel's valid steps, then over channels.
-
-    Source: paper, equations 1 and 2. Entries outside the mask have no gradient at all, whatever their values. A sample without a valid
-    entry has the loss 0.
-
-    Args:
-        predicted: Velocity from the model, ``[B, H, K]``.
-        target: From :func:`target_velocity`, ``[B, H, K]``.
-        mask: Valid entries, ``bool[B, H, K]``.
-    """
-    error = torch.where(mask, _precise(predicted) - _precise(target), 0.0)
-    valid_steps = mask.sum(1)  # [B, K]
-    channel_losses = error.square().sum(1) / valid_steps.clamp(min=1)  # [B, K]
-    return channel_losses.sum(1) / (valid_steps > 0).sum(1).clamp(min=1)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss as its sum and what it was summed over, so that micro-batches and processes add up to what one batch would give.
-
-    Attributes:
-        sum: ``float32`` scalar.
-        count: How many terms it has: samples of an action loss, tokens of a language loss; ``float32`` scalar.
-    """
-
-    sum: Tensor
-    count: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """The sum by the count, 0 where there are no terms."""
-        return self.sum / self.count.clamp(min=1)
-
-    def __add__(self, other: Loss) -> Loss:
-        return Loss(self.sum + other.sum, self.count + other.count)
-
-
-def action_loss(each: Tensor, mask: Tensor) -> Loss:
-    """The action loss of a batch: over the samples that have valid entries.
-
-    Args:
-        each: From :func:`sample_losses`, ``[B]``.
-        mask: ``bool[B, H, K]``.
-    """
-    return Loss(each.sum(), mask.any(2).any(1).sum().float())
 
 
 def start_noise(
@@ -211,7 +165,7 @@ def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, sde: Sde) -> tuple[T
     Returns:
         The mean ``[B, H, K]`` and the standard deviation ``[B, 1, 1]``.
     """
-    chunk, velocity, steps = _precise(chunk), _precise(velocity), sde.steps
+    chunk, velocity, steps = precise(chunk), precise(velocity), sde.steps
     index = step.to(chunk.dtype)[:, None, None]
     divisor = index.clamp(min=1)
     drift = sde.level**2 / (2 * divisor) * (chunk + index / steps * velocity)
@@ -230,7 +184,7 @@ def gaussian_log_density(value: Tensor, mean: Tensor, std: Tensor, mask: Tensor)
         std: Broadcast to ``[B, H, K]``.
         mask: Valid entries, ``bool[B, H, K]``.
     """
-    deviation = torch.where(mask, _precise(value) - mean, 0.0) / std
+    deviation = torch.where(mask, precise(value) - mean, 0.0) / std
     density = -0.5 * deviation.square() - std.log() - 0.5 * math.log(2 * math.pi)
     return torch.where(mask, density, 0.0).sum(2)
 
@@ -319,13 +273,13 @@ def sample_chain(velocity: Velocity, draws: Draws, scored: Tensor, sde: Sde) -> 
         scored: Entries that the log-probability is of, ``bool[B, H, K]``: valid ones of executed steps.
         sde: Number of steps, level, temperature and reduction.
     """
-    chunk = _precise(draws.start)
+    chunk = precise(draws.start)
     kept = (*draws.scored.shape, *chunk.shape[1:])
     before, after = chunk.new_zeros(kept), chunk.new_zeros(kept)
     log_density = torch.zeros(chunk.shape[:2], device=chunk.device)
     for index in range(sde.steps):
         step = torch.full((len(chunk),), index, device=chunk.device)
-        direction = _precise(velocity(chunk, step_time(step, sde.steps)))
+        direction = precise(velocity(chunk, step_time(step, sde.steps)))
         noisy = (draws.noisy == index)[:, :, None, None]  # [B, Z, 1, 1], at most one of Z
         mean, std = sde_step(chunk, direction, step, sde)
         noise = torch.where(noisy, draws.noise, 0.0).sum(1)
@@ -363,6 +317,50 @@ def _reduce(total: Tensor, scored: Tensor, step: Tensor, sde: Sde) -> Tensor:
     return total if sde.reduction == "sum" else total / (scored.sum((1, 2)) * step.shape[1]).clamp(min=1)
 
 
-def _precise(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it is."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+@dataclass(frozen=True)
+class SigmoidNormal:
+    """Times that are the sigmoid of a normal variable: most of them between clean and noise (paper, section 5.2.1: stage T2A).
+
+    Attributes:
+        mean: Mean of the normal; the paper prints none, 0 is symmetric in time.
+        std: Its standard deviation; the paper prints none.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def sample(self, count: int, generator: np.random.Generator) -> Tensor:
+        """``float32[count]`` times; the first ones are the same whatever the count."""
+        return torch.from_numpy(generator.normal(self.mean, self.std, count)).sigmoid().float()
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Times from a Beta distribution, dense towards one end (paper, section 5.2.1: stages CPT and SFT, towards the clean end).
+
+    The paper prints no parameters. Those of the field are alpha 1.5, beta 1 and scale 0.999, in two directions: with
+    ``u ~ Beta(alpha, beta)``, ``clean`` is ``(scale - u) / scale``, cut off at 0 (starVLA/starVLA
+    starVLA/model/modules/action_model/GR00T_ActionHeader.py@0ed0aad, ``sample_time``, read in the paper's time), and ``noise`` is
+    ``scale u + 1 - scale`` (Physical-Intelligence/openpi src/openpi/models/pi0.py@15a9616, ``compute_loss``).
+
+    Attributes:
+        alpha: First parameter of the distribution.
+        beta: Second parameter.
+        scale: Keeps the sampled time off the far end, in 0 to 1.
+        toward: The end near which most times lie.
+    """
+
+    alpha: float = 1.5
+    beta: float = 1.0
+    scale: float = 0.999
+    toward: Literal["clean", "noise"] = "clean"
+
+    def sample(self, count: int, generator: np.random.Generator) -> Tensor:
+        """``float32[count]`` times; the first ones are the same whatever the count."""
+        sampled = generator.beta(self.alpha, self.beta, count)
+        times = (self.scale - sampled) / self.scale if self.toward == "clean" else self.scale * sampled + 1 - self.scale
+        return torch.from_numpy(times.clip(0, 1)).float()
+
+
+TimeSampler: TypeAlias = SigmoidNormal | Beta
+"""Where training times come from."""

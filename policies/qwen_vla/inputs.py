@@ -30,7 +30,7 @@ from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
 from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Still, Video, fitted, segments
 from .end_numbers import NUMBERS, hand_pose
-from .language import Marks
+from .losses import Marks
 from .normalization import Statistics, normalize_state, state_bins
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
@@ -82,7 +82,7 @@ def prompted(
 
 
 class _Word(NamedTuple):
-    """A word of :class:`~.language.Marks`, said of a token of the sample's images."""
+    """A word of :class:`~.losses.Marks`, said of a token of the sample's images."""
 
     token: int
     word: int
@@ -91,7 +91,7 @@ class _Word(NamedTuple):
 
 
 class _Centre(NamedTuple):
-    """A centre of :class:`~.language.Marks`."""
+    """A centre of :class:`~.losses.Marks`."""
 
     token: int
     centre: tuple[float, float]

@@ -6,8 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ...envs.embodiments import Embodiment
-from .description import Description, chunk_steps
 from .embodiments import EXAMPLE
+from .named import Description, chunk_steps
 from .presets import PRESETS
 from .prompt import chat_text, embodiment_prompt
 

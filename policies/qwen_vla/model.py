@@ -27,8 +27,8 @@ from ..api import PolicyError
 from .action_expert import ActionExpert
 from .backbone import BackboneInputs, Context, Embedded, embed, hidden_states, load_backbone, make_backbone
 from .config import ModelConfig
-from .flow import Loss, action_loss, interpolate, sample_losses, target_velocity
-from .language import language_loss, marks_loss
+from .flow import interpolate, target_velocity
+from .losses import Loss, action_loss, language_loss, marks_loss, sample_losses
 from .readouts import ValueHead, ends_loss
 from .tensors import Float32Linear, Tensors, computing
 
@@ -82,7 +82,7 @@ class Losses:
         action: Over the samples with a chunk (equations 1 and 2).
         each: ``float32[C]``, the action loss of each chunk, without a gradient.
         language: Over the tokens of answers (equation 3).
-        marks: Over the marks of images (ours, :mod:`.language`).
+        marks: Over the marks of images (ours, :mod:`.losses`).
         ends: Over the prompts whose ends have numbers to hold (ours, :mod:`.readouts`).
     """
 

@@ -30,11 +30,10 @@ from ..options import read_options
 from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
 from .backbone import BackboneInputs, Context
 from .checkpoint import LoadedPolicy, load
-from .description import chunk_steps
 from .embodiments import EXAMPLE
 from .flow import Prefix, Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder, Query, Role, prompt_of, state_of
-from .named import QwenVlaOptions
+from .named import QwenVlaOptions, chunk_steps
 from .normalization import ActionLayout, bounds_statistics, denormalize, normalize
 from .recording import Recording, recorded_of
 

@@ -64,3 +64,8 @@ class Float32Linear(nn.Linear):
         with computing(input.device, torch.float32):
             bias = None if self.bias is None else self.bias.float()
             return functional.linear(input.float(), self.weight.float(), bias)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

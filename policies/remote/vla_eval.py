@@ -26,8 +26,7 @@ from ..api import Policy, PolicyError, Reply, Request
 from ..conventions import find_embodiment, refuse_differences
 from ..images import ImageFit, fit_image
 from ..options import ImageSize, Options, Seconds, Views, read_options
-from .vla_eval_sessions import Sessions
-from .vla_eval_wire import pack_payload
+from .vla_eval_sessions import Sessions, pack_payload
 from .wire import refuse_secrets
 
 #: Formats that announce no convention.

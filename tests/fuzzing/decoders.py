@@ -19,7 +19,7 @@ from vlarig.envs.framing import HEAD_BYTES, Frame, receive_frame, send_frame
 from vlarig.envs.messages import Died, Failure, Start, Started, Step, Stepped, Welcome
 from vlarig.envs.untrusted import one_line
 from vlarig.envs.wire import pack, unpack
-from vlarig.policies.remote import openpi_wire, vla_eval_wire
+from vlarig.policies.remote import openpi_wire, vla_eval_sessions
 from vlarig.policies.remote.openpi_layouts import VLARIG
 from vlarig.policies.remote.openpi_wire import METADATA_KEY, Announcement
 from vlarig.policies.remote.serving_requests import RequestReader
@@ -70,7 +70,7 @@ def all_decoders() -> list[Decoder]:
         Decoder("framing", _framing_seeds(), BYTES, _receive_frames, _framed),
         Decoder("openpi", _openpi_seeds(), PLAIN, openpi_wire.unpack, openpi_wire.pack),
         Decoder("serving", _serving_seeds(), PLAIN, _read_request, _encode_request),
-        Decoder("vla_eval", _vla_eval_seeds(), PLAIN, vla_eval_wire.unpack, _encode_vla_eval),
+        Decoder("vla_eval", _vla_eval_seeds(), PLAIN, vla_eval_sessions.unpack, _encode_vla_eval),
     ]
 
 
@@ -234,20 +234,20 @@ def _vla_eval_seeds() -> dict[str, list[bytes]]:
     image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
     spec = {"name": "delta_pos", "dims": 3, "range": [-1.0, 1.0], "format": None}
     payloads: dict[str, dict[str, Any]] = {
-        vla_eval_wire.HELLO: {"protocol_version": 1, "specs": {"action": [spec], "observation": [spec, spec]}},
-        vla_eval_wire.EPISODE_START: {"task": {"name": "reach", "suite": "toy"}, "episode": 3},
-        vla_eval_wire.OBSERVATION: {"images": {"agentview": image}, "states": np.zeros(3), "task_description": "go"},
-        vla_eval_wire.ACTION: {"actions": np.zeros((4, 3), np.float32)},
-        vla_eval_wire.EPISODE_END: {"success": True, "steps": 12, "reward": 0.5},
-        vla_eval_wire.ERROR: {"message": "no"},
+        vla_eval_sessions.HELLO: {"protocol_version": 1, "specs": {"action": [spec], "observation": [spec, spec]}},
+        vla_eval_sessions.EPISODE_START: {"task": {"name": "reach", "suite": "toy"}, "episode": 3},
+        vla_eval_sessions.OBSERVATION: {"images": {"agentview": image}, "states": np.zeros(3), "task_description": "go"},
+        vla_eval_sessions.ACTION: {"actions": np.zeros((4, 3), np.float32)},
+        vla_eval_sessions.EPISODE_END: {"success": True, "steps": 12, "reward": 0.5},
+        vla_eval_sessions.ERROR: {"message": "no"},
     }
-    sent = [vla_eval_wire.Message(kind, payload, seq) for seq, (kind, payload) in enumerate(payloads.items())]
-    return _by_kind([(each.kind, vla_eval_wire.pack(each)) for each in sent])
+    sent = [vla_eval_sessions.Message(kind, payload, seq) for seq, (kind, payload) in enumerate(payloads.items())]
+    return _by_kind([(each.kind, vla_eval_sessions.pack(each)) for each in sent])
 
 
-def _encode_vla_eval(message: vla_eval_wire.Message) -> bytes:
+def _encode_vla_eval(message: vla_eval_sessions.Message) -> bytes:
     """The message as it is sent, with the time of a certain moment."""
-    payload = vla_eval_wire.pack_payload(message.payload)
+    payload = vla_eval_sessions.pack_payload(message.payload)
     kind, seq = openpi_wire.pack(message.kind), openpi_wire.pack(message.seq)
     return b"\x84\xa4type" + kind + b"\xa7payload" + payload + b"\xa3seq" + seq + b"\xa9timestamp\x00"
 

@@ -34,7 +34,7 @@ from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy
 from vlarig.policies.remote.vla_eval import VlaEvalPolicy, announced_differences, read_hello, state_format
-from vlarig.policies.remote.vla_eval_wire import (
+from vlarig.policies.remote.vla_eval_sessions import (
     ACTION,
     EPISODE_END,
     EPISODE_START,

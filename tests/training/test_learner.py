@@ -9,7 +9,7 @@ import torch
 from demonstrations import Mixed
 
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.presets import PRESETS

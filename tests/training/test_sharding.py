@@ -17,8 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import LoadedPolicy, load, load_checkpoint, save_checkpoint
-from vlarig.policies.qwen_vla.flow import Sde
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import Sde, SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import QwenVla
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy

@@ -21,7 +21,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import build, parameter_counts
 from vlarig.policies.qwen_vla.presets import PRESETS

@@ -26,7 +26,7 @@ from vlarig.harness.commands.policy import main as policy_command
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.qwen_vla.acceleration import attention_for_training
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy

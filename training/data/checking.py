@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from ...envs.errors import VlarigError
 from ...policies.qwen_vla.config import ModelConfig
 from ...policies.qwen_vla.conversation import Still, Video
-from ...policies.qwen_vla.flow_times import Beta
+from ...policies.qwen_vla.flow import Beta
 from ...policies.qwen_vla.inputs import InputBuilder
 from ..batches import Collator
 from ..samples import ActionSample, LanguageSample, Sample

@@ -10,24 +10,23 @@ import torch
 from torch.func import functional_call
 
 from vlarig.policies.qwen_vla.flow import (
+    Beta,
     DenoisingSteps,
     Draws,
-    Loss,
     Prefix,
     Sde,
-    action_loss,
+    SigmoidNormal,
     draw,
     euler,
     interpolate,
     recompute_log_probability,
     sample_chain,
-    sample_losses,
     sde_step,
     start_noise,
     step_time,
     target_velocity,
 )
-from vlarig.policies.qwen_vla.flow_times import Beta, SigmoidNormal
+from vlarig.policies.qwen_vla.losses import Loss, action_loss, sample_losses
 
 H, K = 8, 12
 

@@ -11,9 +11,9 @@ import torch
 from demonstrations import Mixed
 
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.flow import interpolate, sample_losses, target_velocity
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import SigmoidNormal, interpolate, target_velocity
 from vlarig.policies.qwen_vla.inputs import InputBuilder
+from vlarig.policies.qwen_vla.losses import sample_losses
 from vlarig.policies.qwen_vla.model import Chunks, Losses, QwenVla
 from vlarig.training.batches import Collator, MicroBatch
 

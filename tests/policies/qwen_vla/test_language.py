@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from vlarig.policies.qwen_vla.backbone import hidden_states
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
-from vlarig.policies.qwen_vla.language import language_loss
+from vlarig.policies.qwen_vla.losses import language_loss
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids

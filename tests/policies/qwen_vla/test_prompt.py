@@ -16,7 +16,6 @@ from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.envs.vlnce.robot import VLNCE_R2R, VLNCE_RXR
 from vlarig.policies.api import PolicyError
 from vlarig.policies.conventions import embodiment_named, known_embodiments
-from vlarig.policies.qwen_vla.description import chunk_steps
 from vlarig.policies.qwen_vla.embodiments import (
     AIRBOT_MMK2,
     CAR,
@@ -27,6 +26,7 @@ from vlarig.policies.qwen_vla.embodiments import (
     TABLE_2,
     TIENKUNG_HAND,
 )
+from vlarig.policies.qwen_vla.named import chunk_steps
 from vlarig.policies.qwen_vla.prompt import VIEW_TAGS, chat_text, embodiment_prompt, frequency_words, view_tokens
 
 GOLDEN = Path(__file__).parent / "golden"

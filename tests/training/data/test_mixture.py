@@ -19,7 +19,7 @@ from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_of
 from vlarig.training.batches import Collator, MicroBatch, micro_batches

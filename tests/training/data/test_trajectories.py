@@ -11,7 +11,7 @@ from lerobot_data import record_dataset
 from lerobot_images import LENGTHS, TASKS, numbers, shown
 
 from vlarig.policies.qwen_vla.checkpoint import load
-from vlarig.policies.qwen_vla.flow_times import SigmoidNormal
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.training.batches import Collator
 from vlarig.training.data.dataset import Dataset

@@ -1,4 +1,6 @@
-"""What a model says, as losses: the next tokens of answers, and the objects in its images.
+"""The losses: of actions, of answers in words, and of the objects in images.
+
+The action loss is that of flow matching (paper, section 2.5, equations 1 and 2).
 
 The vision-language loss is next-token prediction on the answers of conversations (paper, section 2.5, equation 3). Logits of a whole
 batch would be large: 4,096 tokens of Qwen3.5's 248,320 words are 4 GB in float32, and their gradient and their softmax as much again.
@@ -17,8 +19,8 @@ it (what is to be moved, where it is to go), and its centre. The image's token t
 * The language model's state of the token says the role where the object has one, and else its name. So the model learns to find the
   objects that the words of the prompt mean, which cloning alone does not teach in any time that two cores have.
 
-Shapes: ``B`` samples, ``S`` tokens, ``Y`` tokens to learn, ``v`` tokens of the vision tower, ``D`` the backbone's width, ``W`` words,
-``O`` marks, ``U`` entries of the vocabulary.
+Shapes: ``B`` samples, ``H`` steps and ``K`` channels of a chunk, ``S`` tokens, ``Y`` tokens to learn, ``v`` tokens of the vision tower,
+``D`` the backbone's width, ``W`` words, ``O`` marks, ``U`` entries of the vocabulary.
 """
 
 from __future__ import annotations
@@ -31,8 +33,58 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from .tensors import precise
+
 if TYPE_CHECKING:
     from .backbone import Embedded
+
+
+def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """The action loss of each sample, ``float32[B]``: the squared error averaged over each channel's valid steps, then over channels.
+
+    Source: paper, equations 1 and 2. Entries outside the mask have no gradient at all, whatever their values. A sample without a valid
+    entry has the loss 0.
+
+    Args:
+        predicted: Velocity from the model, ``[B, H, K]``.
+        target: From :func:`target_velocity`, ``[B, H, K]``.
+        mask: Valid entries, ``bool[B, H, K]``.
+    """
+    error = torch.where(mask, precise(predicted) - precise(target), 0.0)
+    valid_steps = mask.sum(1)  # [B, K]
+    channel_losses = error.square().sum(1) / valid_steps.clamp(min=1)  # [B, K]
+    return channel_losses.sum(1) / (valid_steps > 0).sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as its sum and what it was summed over, so that micro-batches and processes add up to what one batch would give.
+
+    Attributes:
+        sum: ``float32`` scalar.
+        count: How many terms it has: samples of an action loss, tokens of a language loss; ``float32`` scalar.
+    """
+
+    sum: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The sum by the count, 0 where there are no terms."""
+        return self.sum / self.count.clamp(min=1)
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(self.sum + other.sum, self.count + other.count)
+
+
+def action_loss(each: Tensor, mask: Tensor) -> Loss:
+    """The action loss of a batch: over the samples that have valid entries.
+
+    Args:
+        each: From :func:`sample_losses`, ``[B]``.
+        mask: ``bool[B, H, K]``.
+    """
+    return Loss(each.sum(), mask.any(2).any(1).sum().float())
 
 
 def language_loss(
@@ -105,7 +157,7 @@ def marks_loss(embedded: Embedded, states: Tensor | None, head_weight: Tensor, m
     Args:
         embedded: The states of the vision tower.
         states: ``[B, S, D]``, last hidden states of the language model; ``None`` where it does not run, and no word is said by it.
-        head_weight: ``[U, D]`` of the language-model head, whole until the backward pass, see :func:`~.language.language_loss`.
+        head_weight: ``[U, D]`` of the language-model head, whole until the backward pass, see :func:`language_loss`.
         marks: What is to be said.
     """
     seen = embedded.seen.float()
