@@ -165,8 +165,8 @@ class Engine:
 
     async def _bring(self, env: PlayedEnv, progress: EnvProgress) -> None:
         episode = None
-        while env.drawn < progress.drawn:
-            episode = await env.draw()
+        while env.given < progress.given:
+            episode = await env.next_episode()
         if episode is not None and progress.actions is not None:
             with _goes_on(env):
                 await env.begin(episode, progress.actions)
@@ -175,11 +175,11 @@ class Engine:
         kept = []
         with self.batcher.one_more_env(), _goes_on(env):
             if not env.under_way:
-                await env.begin(await env.draw())
+                await env.begin(await env.next_episode())
             for _ in range(chunks):
                 transition = await env.advance()
                 if transition.result.over:
-                    transition = replace(transition, next_first=await env.begin(await env.draw()))
+                    transition = replace(transition, next_first=await env.begin(await env.next_episode()))
                 await self._emit(transition)
                 kept.append(keep(transition))
         return kept

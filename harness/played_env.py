@@ -30,11 +30,11 @@ class EnvProgress:
     """How far an env of :meth:`Engine.collect` is, from which another process goes on.
 
     Attributes:
-        drawn: Episodes that its stream has given.
+        given: Episodes that its stream has given.
         actions: The chunks that the last of them has run; ``None`` where it is over.
     """
 
-    drawn: int
+    given: int
     actions: tuple[np.ndarray, ...] | None
 
 
@@ -53,7 +53,7 @@ class PlayedEnv:
         self.number = number
         self.activity = "idle"
         """The env's present activity: ``idle``, ``reset``, ``simulate`` or ``policy``."""
-        self.drawn = 0
+        self.given = 0
         """Episodes that its stream has given."""
         self._sim = sim
         self._batcher = batcher
@@ -76,13 +76,13 @@ class PlayedEnv:
 
     @property
     def progress(self) -> EnvProgress:
-        return EnvProgress(self.drawn, self._sim.actions if self.under_way else None)
+        return EnvProgress(self.given, self._sim.actions if self.under_way else None)
 
-    async def draw(self) -> Episode:
+    async def next_episode(self) -> Episode:
         """The next episode of its stream. Taking one may take a while, in which other envs go on."""
         assert self._stream is not None
         episode = await asyncio.to_thread(next, self._stream)
-        self.drawn += 1
+        self.given += 1
         return episode
 
     async def begin(self, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:

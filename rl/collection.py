@@ -109,12 +109,12 @@ class SavedEnv:
     """How far an env is, as it is written to a checkpoint.
 
     Attributes:
-        drawn: Episodes that its stream has given.
+        given: Episodes that its stream has given.
         chunks: Shape and ``float32`` bytes of each chunk that the last of them has run; ``None`` where it is over.
         states: Numbers of the initial states that were sampled, where they come again.
     """
 
-    drawn: int
+    given: int
     chunks: list[tuple[tuple[int, ...], bytes]] | None
     states: list[int] = field(default_factory=list)
 
@@ -122,12 +122,12 @@ class SavedEnv:
     def of(cls, progress: EnvProgress, states: Sequence[int] = ()) -> Self:
         chunks = progress.actions
         written = None if chunks is None else [(chunk.shape, chunk.tobytes()) for chunk in chunks]
-        return cls(progress.drawn, written, list(states))
+        return cls(progress.given, written, list(states))
 
     def progress(self) -> EnvProgress:
         if self.chunks is None:
-            return EnvProgress(self.drawn, None)
-        return EnvProgress(self.drawn, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
+            return EnvProgress(self.given, None)
+        return EnvProgress(self.given, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
 
 
 @dataclass
@@ -313,7 +313,7 @@ class Collector:
         if not self._repeated:
             return list(map(SavedEnv.of, progress))
         pairs = zip(progress, self._repeated, strict=True)
-        return [SavedEnv.of(each, stream.numbers[: each.drawn]) for each, stream in pairs]
+        return [SavedEnv.of(each, stream.numbers[: each.given]) for each, stream in pairs]
 
     def go_on(self, envs: Sequence[SavedEnv]) -> None:
         """Bring each env to where it was."""
@@ -326,7 +326,7 @@ class Collector:
         """``SUITE/TASK`` to the number after the last episode that an env of it has begun."""
         numbers: dict[str, int] = {}
         for (task, begin, apart), each in zip(self._numbers, self._rollouts.progress(), strict=True):
-            numbers[task] = max(numbers.get(task, 0), begin + (each.drawn - 1) * apart + 1)
+            numbers[task] = max(numbers.get(task, 0), begin + (each.given - 1) * apart + 1)
         return numbers
 
     def _kept(self, transition: Transition) -> Chunk:

@@ -68,7 +68,7 @@ class DataSettings(Settings):
     """``mixture:FILE``, or ``module:NAME`` of a callable that gives a :class:`~.samples.Stream`, called with ``options``."""
     options: dict[str, Any] = {}
     """Keyword arguments of that callable."""
-    pictures: bool = True
+    images: bool = True
     """Whether prompts have their images; the stage T2A has none (section 3.1). Without them an action expert that reads the ends of
     prompts learns from the data's keypoints, blurred (ours)."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -235,7 +235,7 @@ STAGES: dict[Stage, dict[str, Any]] = {
     "t2a": {
         "steps": 2000,
         "model": {"frozen": ["vision", "language", "value_head"]},
-        "data": {"pictures": False},
+        "data": {"images": False},
         "objective": {
             "language_weight": 0.0,
             "marks_weight": 0.0,

@@ -106,7 +106,7 @@ class Trainer:
             dict(stream.statistics),
             times,
             config.seed,
-            config.data.pictures,
+            config.data.images,
             config.objective.draws,
             answers=config.objective.language_weight > 0,
             by_language=config.objective.marks_by == "both",
@@ -114,7 +114,7 @@ class Trainer:
         if self.collator.blur and not {"vision", "language"} <= set(config.model.frozen):
             raise TrainingError(
                 "without images the action expert alone learns, as it reads the ends of prompts; add vision and language to "
-                "model.frozen, or give data.pictures=true"
+                "model.frozen, or give data.images=true"
             )
         model = bundle.model
         choose_kernels(model, group.device)

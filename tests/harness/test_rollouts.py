@@ -202,7 +202,7 @@ def test_another_process_goes_on_in_mid_episode(toy_home: Path) -> None:
         progress = rollouts.progress()
         expected = rollouts.collect(6, comparable)
     assert any(each.actions for each in progress)
-    assert max(each.drawn for each in progress) > 1
+    assert max(each.given for each in progress) > 1
     with Rollouts(envs, ImageReader(8), fleet=LocalFleet(2), seed=3) as rollouts:
         rollouts.go_on(progress)
         assert rollouts.collect(6, comparable) == expected

@@ -465,7 +465,7 @@ def test_the_harder_task_gets_more_envs(home: None) -> None:
     [
         ("ppo", ["rollout.envs = 128", "ppo.target_kl = (none)", 'model.source = ""', "optimizer.expert.lr = 5e-06"]),
         *((stage, [f'stage = "{stage}"', "data.source = (required)"]) for stage in ("backbone", "t2a", "cpt", "sft")),
-        ("t2a", ["data.pictures = false", 'objective.time.distribution = "sigmoid_normal"', "evaluation.every = 1000"]),
+        ("t2a", ["data.images = false", 'objective.time.distribution = "sigmoid_normal"', "evaluation.every = 1000"]),
     ],
 )
 def test_a_stages_help_lists_its_configuration(capsys: pytest.CaptureFixture[str], stage: str, lines: list[str]) -> None:

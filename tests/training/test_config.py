@@ -15,11 +15,11 @@ def test_the_stages_are_the_papers() -> None:
     t2a, cpt, sft = (read_config(stage, None, [SOURCE]) for stage in ("t2a", "cpt", "sft"))
     assert t2a.steps == 2000  # section 5.2.1
     assert set(t2a.model.frozen) == {"vision", "language", "value_head"}  # section 3.1
-    assert not t2a.data.pictures
+    assert not t2a.data.images
     assert t2a.objective.time.distribution == "sigmoid_normal"
     for later in (cpt, sft):
         assert later.model.frozen == ("value_head",)
-        assert later.data.pictures
+        assert later.data.images
         assert later.objective.time.distribution == "beta"
     assert (sft.objective.action_weight, sft.objective.language_weight) == (1.0, 0.1)  # section 4.1
     assert sft.optimizer.expert.schedule == sft.optimizer.backbone.schedule == "cosine"

@@ -289,7 +289,7 @@ def test_without_images_no_image_is_seen(tmp_path: Path) -> None:
             return sample
 
     runs = [
-        trained(configuration("steps=2", "data.pictures=false"), tmp_path / str(grey), Images(broken=(grey,))).numbers
+        trained(configuration("steps=2", "data.images=false"), tmp_path / str(grey), Images(broken=(grey,))).numbers
         for grey in (100, 200)
     ]
     assert runs[0][2]["train/loss"] == runs[1][2]["train/loss"]

@@ -54,7 +54,7 @@ def open_lerobot(
     segmented: bool = False,
     every: int = 1,
     rest: int | None = None,
-    pictures: bool = True,
+    images: bool = True,
     cleaned: bool = True,
     thresholds: Mapping[str, Any] | None = None,
     statistics_file: Path | str | None = None,
@@ -78,7 +78,7 @@ def open_lerobot(
             backbone one by one.
         rest: Most samples that begin where an episode rests at its end (:func:`moving_steps`). SimplerEnv's episodes rest so, because
             they play all their steps whatever has succeeded. All when ``None``.
-        pictures: Whether samples have images; a training without them need not decode films.
+        images: Whether samples have images; a training without them need not decode films.
         cleaned: Whether those episodes are left out, and quantiles are there; otherwise it is all episodes, without quantiles, as
             cleaning itself reads them.
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
@@ -97,7 +97,7 @@ def open_lerobot(
                 f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
             )
         meta = meta.without(dropped)
-    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, rest if cleaned else None, pictures)
+    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, rest if cleaned else None, images)
     if not cleaned:
         return dataset
     dataset.cleaning = None if cleaning is None else cleaning.report

@@ -5,7 +5,7 @@ In the folder are, for each shard of :data:`SHARD` scenes::
     questions.json                           what was rendered; a run that goes on checks it
     spatial_grounding/00000.jsonl            questions by family, in the layout of :mod:`.vision_language`
     general_vision_language/00000.jsonl
-    pictures/00000/000000-ego.png
+    images/00000/000000-ego.png
     shards/00000.json                        written last: the shard is whole
 
 A shard is a function of the options and its number alone; how many workers render changes nothing. Whole shards are kept when a run
@@ -196,7 +196,7 @@ def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruc
 
 def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, shard: range, seen: list[_Seen]) -> None:
     embodiment = suite.embodiment
-    images = options.to / "pictures" / _name(shard)
+    images = options.to / "images" / _name(shard)
     images.mkdir(parents=True, exist_ok=True)
     lines: dict[Family, list[str]] = {}
     counts: Counter[str] = Counter()
@@ -218,7 +218,7 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
                 continue
             file = images / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.png"
             _replace(file, _encoded(image))
-            paths[view] = f"../pictures/{images.name}/{file.name}"
+            paths[view] = f"../images/{images.name}/{file.name}"
             for question in found:
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
         first = 2 + len(views)

@@ -48,14 +48,14 @@ class Posed:
         dataset: The file, the folder of files, or the recorded episodes.
         index: Its index there.
         name: Names the question: its family, and its id or index.
-        pictures: Names of the images that it shows: a line's paths, or the recorded episode.
+        images: Names of the images that it shows: a line's paths, or the recorded episode.
         question: The last turn of the user, the assistant's answer to it, and for a caption its facts.
     """
 
     dataset: VisionLanguageDataset | CaptionDataset
     index: int
     name: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     question: Question
 
     def turns(self, blind: bool = False) -> tuple[Turn, ...]:
@@ -73,7 +73,7 @@ class Answer:
         blind: Whether it saw grey images.
         name: The question's name.
         question: Its words.
-        pictures: Paths of the images.
+        images: Paths of the images.
         expected: The answer that was expected.
         answer: The answer that was given.
         measures: Measure to value, 0 to 1, see :func:`.scoring.score`.
@@ -84,7 +84,7 @@ class Answer:
     name: str
     kind: str
     question: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     expected: str
     answer: str
     measures: dict[str, float]
@@ -191,7 +191,7 @@ def _at_once(questions: Sequence[Posed]) -> Iterator[list[Posed]]:
 def _answer(posed: Posed, words: str, pool: dict[str, list[str]], model: str, blind: bool) -> Answer:
     asked = posed.question
     measures = score(asked, words, pool)
-    return Answer(model, blind, posed.name, asked.kind, asked.text, posed.pictures, asked.answer, words, measures)
+    return Answer(model, blind, posed.name, asked.kind, asked.text, posed.images, asked.answer, words, measures)
 
 
 def _read(file: Path, posed: dict[str, Posed], model: str, blind: bool) -> dict[str, Answer]:

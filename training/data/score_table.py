@@ -53,7 +53,7 @@ def summarize(answers: Sequence[Answer]) -> list[Measured]:
         else:
             of_image: dict[tuple[str, ...], list[float]] = defaultdict(list)
             for each, value in zip(some, values, strict=True):
-                of_image[each.pictures or (each.name,)].append(value)
+                of_image[each.images or (each.name,)].append(value)
             clusters = np.array([(sum(inside), len(inside)) for inside in of_image.values()], np.float64)
             interval = resampled_interval([clusters], np.random.default_rng(0))
         constant = None

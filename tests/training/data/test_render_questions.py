@@ -166,8 +166,8 @@ def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Pa
     assert marker["scenes"] == len(texts)
     again = replace(looked, to=tmp_path / "again", scenes=1)
     render_questions(again)
-    assert (again.to / "pictures" / "00000" / "000000-7-ego.png").read_bytes() == (
-        looked.to / "pictures" / "00000" / "000000-7-ego.png"
+    assert (again.to / "images" / "00000" / "000000-7-ego.png").read_bytes() == (
+        looked.to / "images" / "00000" / "000000-7-ego.png"
     ).read_bytes()
 
 

@@ -32,16 +32,16 @@ def line(kind: str, text: str, answer: str, image: str, **more: Any) -> dict[str
 def folder(tmp_path: Path) -> Path:
     """As ``vlarig data render-questions`` writes it: 20 images with a count and a box each, and a caption."""
     root = tmp_path / "held"
-    for family in ("spatial_grounding", "general_vision_language", "pictures"):
+    for family in ("spatial_grounding", "general_vision_language", "images"):
         (root / family).mkdir(parents=True)
     boxes, others = [], []
     for number in range(20):
-        Image.fromarray(np.full((64, 64, 3), 10 * number, np.uint8)).save(root / "pictures" / f"{number}.png")
-        image = f"../pictures/{number}.png"
+        Image.fromarray(np.full((64, 64, 3), 10 * number, np.uint8)).save(root / "images" / f"{number}.png")
+        image = f"../images/{number}.png"
         boxes.append(line("where", "Where is the red cube?", BOX, image))
         others.append(line("count", "How many cubes are there?", str(min(number % 4, 2)), image))
     others.append(
-        line("caption", "Describe it.", "There is a cube.", "../pictures/0.png", facts={"object recognition": ["cube"]})
+        line("caption", "Describe it.", "There is a cube.", "../images/0.png", facts={"object recognition": ["cube"]})
     )
     for family, lines in (("spatial_grounding", boxes), ("general_vision_language", others)):
         (root / family / "00000.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
@@ -147,7 +147,7 @@ def test_questions_that_cannot_be_scored_are_refused_in_a_sentence(folder: Path,
         file.write_text(json.dumps({"conversations": [{"from": side, "value": text} for side, text in turns]}) + "\n")
         with pytest.raises(DataError, match=r"asked.jsonl line 1 has no question with an answer at its end"):
             read_questions(file)
-    shutil.copy(folder / "pictures" / "0.png", tmp_path)
+    shutil.copy(folder / "images" / "0.png", tmp_path)
     turns = [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "A cube."}]
     file.write_text(json.dumps({"image": "0.png", "conversations": turns}) + "\n")
     [posed] = read_questions(file)
@@ -156,7 +156,7 @@ def test_questions_that_cannot_be_scored_are_refused_in_a_sentence(folder: Path,
         "What is it?",
         "A cube.",
     )
-    assert posed.pictures == ("0.png",)
+    assert posed.images == ("0.png",)
 
 
 def test_the_command_answers_shows_and_goes_on(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
