@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from recordings import write_film
 
-from vlarig.policies.qwen_vla.rotations import rotation_matrix
+from vlarig.policies.qwen_vla.poses import rotation_matrix
 from vlarig.training.data.egocentric import Hand
 from vlarig.training.data.egodex import FINGERS, JOINTS, flat_hand
 

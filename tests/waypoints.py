@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlarig.policies.qwen_vla.navigation import wrap_angle
+from vlarig.policies.qwen_vla.poses import wrap_angle
 
 
 def absolute_poses(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:

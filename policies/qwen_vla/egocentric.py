@@ -19,7 +19,7 @@ import numpy as np
 
 from ...envs.embodiments import Embodiment
 from ..api import PolicyError
-from .rotations import axis_angle, rotation_matrix
+from .poses import axis_angle, rotation_matrix
 
 #: Numbers of a hand's joint pose: axis-angle rotations of 15 joints (paper, section 3.2.2).
 JOINT_POSE = 45

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...envs.keypoints import NAMES
-from .rotations import euler_matrix, rotation_matrix
+from .poses import euler_matrix, rotation_matrix
 
 #: Decimetres in a metre.
 _TENTHS = 10.0

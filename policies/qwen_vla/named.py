@@ -16,11 +16,11 @@ from pydantic import Field
 from ...envs.embodiments import Embodiment
 from ...envs.errors import not_importable, suggestion
 from ..api import PolicyError
-from ..options import Options, read_options
+from ..registry import Options, read_options
 from .config import ModelConfig
 from .egocentric import Eigengrasps, eigengrasps_of
-from .navigation import WAYPOINTS
 from .normalization import DatasetStatistics
+from .poses import WAYPOINTS
 from .presets import PRESETS
 
 if TYPE_CHECKING:
@@ -154,5 +154,5 @@ class Description:
 
 
 def chunk_steps(embodiment: Embodiment, horizon: int) -> int:
-    """Steps that a model of this horizon predicts for a robot: all, or :data:`~.navigation.WAYPOINTS` waypoints."""
+    """Steps that a model of this horizon predicts for a robot: all, or :data:`~.poses.WAYPOINTS` waypoints."""
     return min(horizon, WAYPOINTS) if embodiment.arms == "none" else horizon

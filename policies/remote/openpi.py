@@ -26,7 +26,7 @@ from ...envs.untrusted import one_line
 from ..api import Policy, PolicyError, PolicyLost, Reply, Request
 from ..conventions import differences, find_embodiment, refuse_differences
 from ..images import ImageFit
-from ..options import ImageSize, Options, Seconds, read_options
+from ..registry import ImageSize, Options, Seconds, read_options
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .openpi_wire import CHUNK, CLIENT, ENV, EPISODE, LOST, METADATA_KEY, N_ACTION_STEPS, SEED, Announcement, pack, unpack
 from .wire import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, refuse_secrets

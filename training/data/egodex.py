@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.errors import not_importable
-from ...policies.qwen_vla.rotations import axis_angle
+from ...policies.qwen_vla.poses import axis_angle
 from .egocentric import Hand, HandEpisode, Hands
 from .errors import DataError
 from .frames import need_frames, read_frames

@@ -11,7 +11,7 @@ The layout is a folder that a recorder of any simulator can write, an episode at
                         are left out; ``cleaning.json``, why
 
 ``poses`` are in one fixed frame of the ground plane: x and y in m, theta in rad, counter-clockwise seen from above, 0 along x
-(:mod:`~vlarig.policies.qwen_vla.navigation`). ``times`` are seconds; a simulator without a clock counts its frames as half seconds.
+(:mod:`~vlarig.policies.qwen_vla.poses`). ``times`` are seconds; a simulator without a clock counts its frames as half seconds.
 
 A sample begins at each time step of a walk at 2 Hz, "navigation videos (sampled at 2 FPS)". A walk of another rate is sampled at these
 times: poses between two frames are interpolated, the image is that of the nearest frame, and the last time step is the walk's end. So
@@ -38,8 +38,8 @@ from ...envs.api import Observation, frames_shown
 from ...envs.embodiments import Embodiment
 from ...policies.api import PolicyError
 from ...policies.conventions import embodiment_named
-from ...policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
+from ...policies.qwen_vla.poses import WAYPOINTS, relative_waypoints, window
 from ..samples import ActionSample
 from .cleaning import CleaningReport
 from .dataset import check_index

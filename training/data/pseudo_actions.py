@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from ...envs.embodiments import Channel, Embodiment
-from ...policies.qwen_vla.rotations import axis_angle, euler_matrix, rotation_matrix
+from ...policies.qwen_vla.poses import axis_angle, euler_matrix, rotation_matrix
 from .errors import DataError
 
 

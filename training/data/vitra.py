@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ...policies.qwen_vla.rotations import axis_angle
+from ...policies.qwen_vla.poses import axis_angle
 from .egocentric import Hand, HandEpisode, Hands
 from .errors import DataError, MissingFrames
 from .frames import frame_rate, need_frames, read_frames

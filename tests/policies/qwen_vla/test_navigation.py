@@ -7,7 +7,7 @@ import pytest
 from waypoints import absolute_poses
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window, wrap_angle
+from vlarig.policies.qwen_vla.poses import WAYPOINTS, relative_waypoints, window, wrap_angle
 
 
 def walk(count=200, seed=0):

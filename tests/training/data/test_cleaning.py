@@ -14,7 +14,7 @@ from vlarig.envs.embodiments import Channel, Embodiment
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.embodiments import FRANKA_JOINT, REAL_HUMAN
-from vlarig.policies.qwen_vla.rotations import axis_angle, euler_matrix, rotation_matrix
+from vlarig.policies.qwen_vla.poses import axis_angle, euler_matrix, rotation_matrix
 from vlarig.training.data.cleaning import CleaningReport, Drop, EpisodeArrays, Thresholds, clean, length_bounds
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.pseudo_actions import euler_angles, pseudo_actions

@@ -15,7 +15,7 @@ from rendered_hands import AXES, joint_rotations, write_egodex, write_vitra
 
 from vlarig.policies.qwen_vla.egocentric import Eigengrasps, actions_to_hands
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
-from vlarig.policies.qwen_vla.rotations import rotation_matrix
+from vlarig.policies.qwen_vla.poses import rotation_matrix
 from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.egocentric import (

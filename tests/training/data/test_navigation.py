@@ -15,7 +15,7 @@ from waypoints import absolute_poses
 
 from vlarig.envs.snapshot import frames_shown
 from vlarig.envs.vlnce.robot import VLNCE_R2R
-from vlarig.policies.qwen_vla.navigation import wrap_angle
+from vlarig.policies.qwen_vla.poses import wrap_angle
 from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.errors import DataError
