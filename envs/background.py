@@ -1,10 +1,10 @@
-"""An event loop in a thread of its own, so that connections stay alive while the caller does something else."""
+"""Coroutines for callers that are not asynchronous: an event loop in a thread of its own, in which connections stay alive meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,6 +24,15 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
         return loop.run(work)
     finally:
         loop.close()
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side to their ends, also where one raises; then raise the first exception, if there is one."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
 class BackgroundLoop:
@@ -47,14 +56,18 @@ class BackgroundLoop:
             future.cancel()
             raise
 
-    def close(self) -> None:
-        """Cancel what is still under way, then end the loop and its thread; a second call does nothing."""
+    def close(self, farewell: Callable[[], Coroutine[Any, Any, object]] | None = None) -> None:
+        """Cancel what is still under way, after ``farewell`` has run, then end the loop and its thread; a second call does nothing."""
         if self.closed:
             return
-        self.run(_cancel_rest())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            if farewell is not None:
+                self.run(farewell())
+        finally:
+            self.run(_cancel_rest())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 async def _cancel_rest() -> None:

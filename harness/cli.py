@@ -28,7 +28,7 @@ COMMANDS = {
     "view": ("vlarig.harness.commands.pages:view", "the same on this machine alone, following runs that are being written"),
     "runs list": ("vlarig.harness.commands.runs:show_list", "the runs in a folder: when, which policy and suite, how far"),
     "runs merge": ("vlarig.harness.commands.runs:merge", "one run out of several, such as the shards of a sweep"),
-    "runs replay": ("vlarig.harness.commands.runs:replay", "re-simulate recorded episodes: check them, make their videos"),
+    "runs replay": ("vlarig.harness.commands.replay:main", "re-simulate recorded episodes: check them, make their videos"),
     "runs export": ("vlarig.harness.commands.runs:export", "episodes as a Parquet file, for DuckDB, pandas and others"),
     "serve envs": ("vlarig.harness.commands.serve:serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
     "serve policy": ("vlarig.harness.commands.serve:serve_policy", "serve a policy to other programs, by openpi's protocol"),

@@ -22,7 +22,7 @@ from ..envs.messages import LOST
 from ..policies.api import PolicyLost
 from ..policies.batching import Batcher
 from ..results.records import Attempt
-from .children.child_config import together
+from .children.liveness import together
 from .children.supervisor import ChildLostError
 from .durable_env import DurableEnv, GivenUpError, Losses
 from .played_env import EnvProgress, PlayedEnv

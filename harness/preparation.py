@@ -22,7 +22,7 @@ from ..envs.errors import VlarigError
 from ..envs.home import home, unwritable
 from ..envs.messages import REFUSED
 from ..envs.sources import source_hashes
-from .children.child_config import together
+from .children.liveness import together
 from .children.simulator import WorkerSpec
 from .children.supervisor import ChildLostError, SimulatorFault
 from .durable_env import MOST_ATTEMPTS

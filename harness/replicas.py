@@ -39,7 +39,8 @@ from ..policies.replica_messages import (
     split,
 )
 from .children.child import Launcher
-from .children.child_config import ChildConfig, ChildDied, together
+from .children.child_config import ChildConfig, ChildDied
+from .children.liveness import together
 from .children.supervisor import ChildLostError, Line, Supervisor
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
-from .children.child_config import together
+from .children.liveness import together
 from .engine import Engine, EnvProgress
 from .machines.fleets import Fleet, LocalFleet
 from .plan import PlannedSuite, plan_suite

@@ -12,7 +12,8 @@ from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from ..envs.messages import LOST
 from .children.child import Launcher
-from .children.child_config import ChildDied, together, within
+from .children.child_config import ChildDied
+from .children.liveness import together, within
 from .children.simulator import Simulator, WorkerLog, WorkerSpec
 from .children.supervisor import Supervisor, WorkerLine
 

@@ -3,8 +3,9 @@
 A conversation: the replica sends a :class:`Description`, or :class:`Failed` where its policy cannot be made. Then each :data:`Order` is
 answered by :class:`Done`, and an :class:`ActRequest` with its :class:`PackedRequest` messages by :class:`ActReply` with its
 :class:`PackedReply` messages, a :class:`ValueRequest` with its requests by :class:`ValueReply`; each by :class:`Failed` where the
-policy raised. A frame holds what belongs together, message by message,
-so that no batch is too large for one.
+policy raised. A frame holds what belongs together, message by message, so that no batch is too large for one.
+
+New weights do not travel in a frame: a :class:`LoadWeights` names a file in the format safetensors, :func:`save_weights`'s.
 """
 
 from __future__ import annotations

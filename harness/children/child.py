@@ -28,7 +28,8 @@ from ...envs.errors import BadMessageError
 from ...envs.framing import HEAD_BYTES, Frame, read_head
 from ...envs.messages import CRASH, HANG, LOST, MEMORY
 from . import launcher
-from .child_config import TICK, ChildConfig, ChildDied, exits, how_it_ended, is_stopped, within
+from .child_config import ChildConfig, ChildDied, how_it_ended
+from .liveness import TICK, exits, is_stopped, within
 
 #: Seconds that the launcher gets to start a child.
 START_SECONDS = 20.0

@@ -1,10 +1,9 @@
-"""``vlarig runs list``, ``merge``, ``export`` and ``replay``: what can be done with recorded runs."""
+"""``vlarig runs list``, ``runs merge`` and ``runs export``: what can be done with recorded runs without a simulator."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +19,10 @@ from ...results.manifest import Manifest
 from ...results.merging import merge_runs
 from ...results.parquet import export_dataset, export_parquet
 from ...results.rendering import LEGEND, run_sheet
-from ...results.runs import DEFAULT_RUNS, RunSummary, find_run, find_runs, list_runs, read_each
+from ...results.runs import DEFAULT_RUNS, RunSummary, find_runs, list_runs, read_each
 from ...results.schema import LEDGER_NAME
 from ...results.tables import run_table
 from ..command_line import parse
-from ..film import need_video_extra
-from ..replay import WHY_DIFFERENT, Replay, episode_keys, film_of, film_path, film_run, none_left, render_sheet, replay_run
 from ..screen import Screen, report_refused
 
 _STYLES = {"complete": "green", "resumable": "yellow", "being written": "cyan", "unreadable": "red"}
@@ -134,6 +131,8 @@ def merge(arguments: list[str]) -> int:
     config = parse(MergeConfig, arguments, "vlarig runs merge", MERGE_HELP)
     if not config.runs:
         raise VlarigError("no run was named; give the folders of runs, as in `vlarig runs merge runs/a runs/b --run runs/ab`")
+    from ..replay import render_sheet
+
     console = Screen()
     folders, unknown = find_runs(config.runs)
     readable, refused = read_each(folders, _mergeable)
@@ -194,75 +193,3 @@ def _readable(folder: Path, with_actions: bool = False) -> Path:
         for _ in ledger.each_record(with_actions):
             pass
     return folder
-
-
-_VERDICT_STYLES = {"equal": "green", "differs": "red", "failed": "red"}
-
-REPLAY_HELP = """Simulate recorded episodes again from their recorded actions, check every digest, and film them.
-
-The policy is not needed: its actions are in the run. An episode that does not come out exactly as recorded is reported, and gets no
-film. Films are in the run's folder videos/. With --failures or --all those that exist are kept, so that the same command resumes
-an interrupted one; episodes that are named are filmed again.
-
-  vlarig runs replay runs/expert tabletop/standard-n_action_steps1@1/stack/base/3/0
-  vlarig runs replay runs/expert --failures
-  vlarig runs replay runs/expert --all --no-video                # check every episode, film none
-"""
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    """The command's options."""
-
-    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
-    """Folder of the run, or its name below runs/."""
-    keys: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY...")]] = ()
-    """Keys of the episodes; the file names of films show them, with _ for /."""
-    failures: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Every finished episode that did not succeed."""
-    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Every finished episode."""
-    video: bool = True
-    """Write films."""
-    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Simulator processes. Default: one a core, as far as memory allows."""
-
-
-def replay(arguments: list[str]) -> int:
-    """Parse and run; 1 when an episode differs from its record, or could not be simulated or filmed."""
-    config = parse(ReplayConfig, arguments, "vlarig runs replay", REPLAY_HELP)
-    _check(config)
-    run = find_run(config.run)
-    console = Screen(soft_wrap=True)
-    which = "all" if config.all else "failures"
-    if config.video and not config.keys:
-        return 1 if film_run(run, which, console, config.workers) else 0
-    if config.video:
-        need_video_extra()
-    failed: list[Replay] = []
-
-    def done(played: Replay) -> None:
-        if not played.proven:
-            failed.append(played)
-        word, space, rest = str(played).partition(" ")
-        console.print(Text.assemble((word, _VERDICT_STYLES[played.verdict]), space, rest))
-        if config.video and played.proven:
-            console.print(Text(f"        {film_path(run, played.record.key)}"))
-
-    keys = list(dict.fromkeys(config.keys)) or episode_keys(run, which)
-    if not keys:
-        console.print(f"nothing was replayed: {none_left(0, which)}")
-    replay_run(run, keys, done, config.workers, partial(film_of, run) if config.video else None)
-    if any(played.differences for played in failed):
-        console.print(WHY_DIFFERENT)
-    return 1 if failed else 0
-
-
-def _check(config: ReplayConfig) -> None:
-    """Make sure that the episodes are named in one way."""
-    ways = [name for name, given in (("keys", config.keys), ("--failures", config.failures), ("--all", config.all)) if given]
-    if len(ways) != 1:
-        got = f"got {' and '.join(ways)}" if ways else "no episode was named"
-        raise VlarigError(f"{got}; give the keys of episodes, or --failures, or --all")
-    if config.workers is not None and config.workers < 1:
-        raise VlarigError(f"workers is {config.workers}; expected 1 or more")

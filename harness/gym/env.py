@@ -5,12 +5,11 @@ Shapes: ``V`` numbers of the simulator's truth.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import inspect
 import math
 import tempfile
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,15 +232,6 @@ class SimulatorPool:
         workers = await self._stack.enter_async_context(local_workers(worker_spec, self._workers, logs, share))
         places = [(worker, local) for local in range(each) for worker in workers][: self._size]
         self.envs = [DurableEnv(worker, local, self._needs) for worker, local in places]
-
-
-async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines side by side to their ends, also where one raises; then raise the first exception, if there is one."""
-    outcomes = await asyncio.gather(*work, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
 def register_envs() -> None:

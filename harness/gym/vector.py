@@ -12,8 +12,9 @@ from gymnasium.error import ClosedEnvironmentError
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ...envs.api import check_actions
+from ...envs.background import all_of
 from ...envs.errors import VlarigError
-from .env import SimulatorPool, SuiteEnv, SuiteView, all_of, truth_size
+from .env import SimulatorPool, SuiteEnv, SuiteView, truth_size
 
 #: What Gymnasium's ``VectorEnv.step`` returns: observations, rewards, terminations, truncations and infos.
 VectorStep = tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]

@@ -42,7 +42,8 @@ from ...envs.messages import (
 )
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import Launcher
-from ..children.child_config import CLOSE_SECONDS, KEEPALIVE, TICK, ChildDied, hang_up, keep_alive, within
+from ..children.child_config import ChildDied
+from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, TICK, hang_up, keep_alive, within
 from ..children.simulator import Simulator, WorkerLog, WorkerSpec
 from ..sizing import Machine
 from ..workers import START_MARGIN

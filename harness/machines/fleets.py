@@ -16,7 +16,7 @@ from ...envs.api import Episode
 from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
 from ...envs.messages import Capacity
-from ..children.child_config import hang_up
+from ..children.liveness import hang_up
 from ..children.simulator import WorkerSpec
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..workers import Worker, local_workers, started

@@ -26,7 +26,8 @@ from ...envs.home import home
 from ...envs.messages import LOST, StartWorker, decode
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import Launcher
-from ..children.child_config import CLOSE_SECONDS, ChildDied, within
+from ..children.child_config import ChildDied
+from ..children.liveness import CLOSE_SECONDS, within
 from ..children.simulator import Simulator, WorkerLog, WorkerSpec
 from ..children.supervisor import MachineAwayError, WorkerLine
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words

@@ -36,7 +36,8 @@ from ...envs.messages import (
 from ...envs.sources import CodeChangedError
 from ...envs.tls import client_context, handshake_failure
 from ...envs.wire import MAX_MESSAGE_BYTES
-from ..children.child_config import CLOSE_SECONDS, KEEPALIVE, ChildDied, hang_up, keep_alive, within
+from ..children.child_config import ChildDied
+from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, hang_up, keep_alive, within
 from ..children.simulator import WorkerSpec
 from ..children.supervisor import MachineAwayError, WorkerLine
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from ...policies.member_queue import Load
+from ...policies.load import Load
 
 LOG_NAME = "events.jsonl"
 

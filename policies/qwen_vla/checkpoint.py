@@ -45,7 +45,7 @@ from .model import QwenVla, build
 from .named import Description, TrainedStage, find_checkpoint
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .presets import PRESETS, SAMPLED_IN_PLACE
-from .tensors import share
+from .sharing import share
 from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"
@@ -101,7 +101,7 @@ def load(
         device: Where to put the weights.
         dtype: Their precision.
         compute: Precision to compute in; by default the weights'.
-        shared: A file in memory for weights on the CPU, which processes that load the same weights share, see :func:`~.tensors.share`.
+        shared: A file in memory for weights on the CPU, which processes that load the same weights share, see :func:`~.sharing.share`.
         adapt: For a preset: makes another architecture of its own.
     """
     if torch.device(device).type != "cpu":

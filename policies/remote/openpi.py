@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ...envs.access import authorization, shown_token
 from ...envs.api import Needs
-from ...envs.background import BackgroundLoop
+from ...envs.background import BackgroundLoop, all_of
 from ...envs.embodiments import Embodiment
 from ...envs.errors import BadMessageError
 from ...envs.tls import client_context, handshake_failure
@@ -26,10 +26,10 @@ from ...envs.untrusted import one_line
 from ..api import Policy, PolicyError, PolicyLost, Reply, Request
 from ..conventions import differences, find_embodiment, refuse_differences
 from ..images import ImageFit
-from ..registry import ImageSize, Options, Seconds, read_options
+from ..options import ImageSize, Options, Seconds, read_options
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .openpi_wire import CHUNK, CLIENT, ENV, EPISODE, LOST, METADATA_KEY, N_ACTION_STEPS, SEED, Announcement, pack, unpack
-from .wire import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, refuse_secrets
+from .wire import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, refuse_secrets, why_unreachable
 
 #: Codes with which a server ends a connection because of what it was sent.
 _REFUSALS = (1008, 1009)
@@ -78,16 +78,11 @@ class ConnectionPool:
         Raises:
             PolicyLost: It reports that its state of an episode is lost.
         """
-        return self._loop.run(self._exchange(messages))
+        return self._loop.run(all_of(map(self._ask, messages)))
 
     def close(self) -> None:
         """End all connections; a second call does nothing."""
-        if self._loop.closed:
-            return
-        try:
-            self._loop.run(self._hang_up())
-        finally:
-            self._loop.close()
+        self._loop.close(self._hang_up)
 
     async def _open(self) -> dict[Any, Any]:
         """Make the first connection and return the server's metadata."""
@@ -101,13 +96,6 @@ class ConnectionPool:
         if not isinstance(metadata, dict):
             raise PolicyError(f"the server at {self._url} does not speak openpi's protocol: its first message is no map")
         return metadata
-
-    async def _exchange(self, messages: Sequence[bytes]) -> list[bytes]:
-        answers = await asyncio.gather(*map(self._ask, messages), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [answer for answer in answers if isinstance(answer, bytes)]
 
     async def _ask(self, message: bytes) -> bytes:
         async with self._room:
@@ -175,9 +163,7 @@ class ConnectionPool:
             if disagreement is not None:
                 option = "; the policy option ca_file names it" if isinstance(error, ssl.SSLCertVerificationError) else ""
                 raise PolicyError(f"the policy server at {self._url} cannot be used: {disagreement}{option}") from None
-            reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-            if isinstance(error, InvalidHandshake):  # its text may show headers
-                reason = f"what answers is no websocket server: {type(error).__name__}"
+            reason = why_unreachable(error, self._connect_timeout)
             raise ServerLostError(
                 f"no policy server can be reached at {self._url} ({reason}); start it, or mend the address"
             ) from None

@@ -25,7 +25,7 @@ from ...envs.validation import first_problem
 from ..api import Policy, PolicyError, Reply, Request
 from ..conventions import find_embodiment, refuse_differences
 from ..images import ImageFit, fit_image
-from ..registry import ImageSize, Options, Seconds, Views, read_options
+from ..options import ImageSize, Options, Seconds, Views, read_options
 from .vla_eval_sessions import Sessions, pack_payload
 from .wire import refuse_secrets
 

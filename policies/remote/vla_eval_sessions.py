@@ -20,11 +20,11 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
-from ...envs.background import BackgroundLoop
+from ...envs.background import BackgroundLoop, all_of
 from ...envs.errors import BadMessageError
 from ...envs.untrusted import one_line
 from ..api import PolicyError, Request
-from .wire import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode
+from .wire import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode, why_unreachable
 
 #: Version of the protocol that is spoken here, compared when a connection begins (``PROTOCOL_VERSION`` of messages.py).
 PROTOCOL_VERSION = 1
@@ -157,23 +157,11 @@ class Sessions:
             raise PolicyError(
                 "a vla-eval server got two requests for one env at a time; its sessions answer one after the other"
             )
-        return self._loop.run(self._ask_all(requests, observations))
+        return self._loop.run(all_of(map(self._ask, requests, observations)))
 
     def close(self) -> None:
         """End all connections; a second call does nothing."""
-        if self._loop.closed:
-            return
-        try:
-            self._loop.run(self._hang_up())
-        finally:
-            self._loop.close()
-
-    async def _ask_all(self, requests: Sequence[Request], observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        answers = await asyncio.gather(*map(self._ask, requests, observations), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return [answer for answer in answers if isinstance(answer, dict)]
+        self._loop.close(self._hang_up)
 
     async def _ask(self, request: Request, observation: dict[str, Any]) -> dict[str, Any]:
         session = self._sessions.pop(request.env, None)  # back in its place once it has answered
@@ -259,9 +247,7 @@ class Sessions:
         except (InvalidURI, ValueError):  # a ValueError for a port that is no number
             raise PolicyError(f"{self._url!r} is no address of a model server; write vla-eval:ws://HOST:PORT") from None
         except (TimeoutError, OSError, InvalidHandshake, EOFError, ConnectionClosed) as error:
-            reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-            if isinstance(error, InvalidHandshake):  # its text may show headers
-                reason = f"what answers is no websocket server: {type(error).__name__}"
+            reason = why_unreachable(error, self._connect_timeout)
             raise PolicyError(
                 f"no vla-eval model server can be reached at {self._url} ({reason}); start it with 'vla-eval serve', or mend "
                 "the address"

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from websockets.exceptions import InvalidHandshake
 
 from ...envs.errors import BadMessageError
 from ...envs.untrusted import build_array, one_line
@@ -28,6 +29,13 @@ def refuse_secrets(address: str, scheme: str) -> None:
             f"the server's address has a '@' or a '?', and addresses are saved with a run, so no secret belongs in one; write "
             f"{scheme}:ws://HOST:PORT (openpi: shows the token that the environment variable {TOKEN_VARIABLE} holds)"
         )
+
+
+def why_unreachable(error: Exception, seconds: float) -> str:
+    """Why no connection was made within so many seconds, for a message's brackets; a failed handshake's text may show headers."""
+    if isinstance(error, InvalidHandshake):
+        return f"what answers is no websocket server: {type(error).__name__}"
+    return f"no answer within {seconds:g} s" if isinstance(error, TimeoutError) else str(error)
 
 
 #: Largest message in bytes, either way. Four uncompressed views of 480x640 pixels are 3.7 MB.

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from vlarig.harness.children.child_config import within
+from vlarig.harness.children.liveness import within
 
 
 async def a_moment(seconds: float) -> str:

@@ -30,10 +30,11 @@ from PIL import Image
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
 from ...envs.api import Needs, Observation, Snapshot
+from ...envs.background import all_of
 from ...envs.embodiments import Embodiment
 from ...envs.plugins import registered_experts
 from ...harness.durable_env import DurableEnv
-from ...harness.gym.env import SimulatorPool, all_of
+from ...harness.gym.env import SimulatorPool
 from ...harness.sizing import Machine
 from ...policies.api import Request
 from ...policies.qwen_vla.end_numbers import end_numbers, hand_pose
