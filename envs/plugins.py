@@ -25,7 +25,7 @@ class Plugin:
     Attributes:
         suites: Name of a suite to where it is, ``module:NAME``; imported when it is used.
         experts: Name of a suite to the class of its scripted expert, ``module:Class``, a subclass of
-            ``vlarig.policies.experts.motion.ScriptedExpert``.
+            ``vlarig.policies.experts.ScriptedExpert``.
         runtimes: Files ``NAME.toml`` that each describe a runtime, with the lock ``NAME.txt`` beside it.
         bundles: Files ``NAME.toml`` that each describe a bundle of data files, with the list of files ``NAME.txt`` beside it.
         layouts: Files ``NAME.toml`` that each hold a published table which ``vlarig table --layout NAME`` puts rows of ours into.

@@ -14,7 +14,7 @@ from ..envs.embodiments import Channel, Embodiment
 from ..envs.faults import describe, traceback_of
 from ..envs.keypoints import Keypoints
 from .api import Policy, PolicyError, Reply, Request
-from .experts.motion import ScriptedExpert
+from .experts import ScriptedExpert
 from .registry import find_expert
 
 
@@ -138,7 +138,7 @@ class ExpertPolicy(Policy):
         return [self._reply(request) for request in requests]
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """The keypoints of a request's words, whoever chose them, see :meth:`~.experts.motion.ScriptedExpert.keypoints`."""
+        """The keypoints of a request's words, whoever chose them, see :meth:`~.experts.ScriptedExpert.keypoints`."""
         return self._expert(request.key.partition("/")[0]).keypoints(request)
 
     def _reply(self, request: Request) -> Reply:

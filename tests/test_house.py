@@ -250,7 +250,7 @@ def test_shared_code_names_no_simulator():
     suites, _ = names_of_simulators()
     assert {"libero", "libero_10", "simpler", "simpler_bridge", "simpler_widowx", "tabletop"} <= suites
     word = re.compile(rf"(?<![a-z])({'|'.join(sorted(suites, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
-    own = [folder for room in ("envs", "benchmarks", "policies/experts", "tests") for folder in (ROOT / room).glob("*")]
+    own = [folder for room in ("envs", "benchmarks", "tests") for folder in (ROOT / room).glob("*")]
     own = [path for path in own if any(path.stem.startswith(name) for name in suites)]
     shared = [
         ROOT / "go.py",

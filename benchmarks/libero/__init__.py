@@ -7,7 +7,7 @@ from pathlib import Path
 from ...envs.plugins import Plugin
 
 _HERE = Path(__file__).parent
-_EXPERT = "vlarig.policies.experts.libero:LiberoExpert"
+_EXPERT = f"{__name__}.expert:LiberoExpert"
 
 PLUGIN = Plugin(
     suites={f"libero_{kind}": f"{__name__}.suites:LIBERO_{kind.upper()}" for kind in ("goal", "spatial", "object", "10", "90")},

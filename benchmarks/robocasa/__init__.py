@@ -11,7 +11,7 @@ _SUITES = {name: f"{__name__}.suite:{name.upper()}" for name in ("robocasa_gr1",
 
 PLUGIN = Plugin(
     suites=_SUITES,
-    experts=dict.fromkeys(_SUITES, "vlarig.policies.experts.playback:PlaybackExpert"),
+    experts=dict.fromkeys(_SUITES, "vlarig.policies.experts:PlaybackExpert"),
     runtimes=(_HERE / "runtime" / "robocasa.toml",),
     bundles=(_HERE / "assets" / "robocasa_gr1.toml",),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...envs.plugins import Plugin
 
 _HERE = Path(__file__).parent
-_EXPERT = "vlarig.policies.experts.playback:PlaybackExpert"
+_EXPERT = "vlarig.policies.experts:PlaybackExpert"
 
 _SUITES = {
     name: f"{__name__}.suites:{name.upper()}"

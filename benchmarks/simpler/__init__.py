@@ -7,7 +7,7 @@ from pathlib import Path
 from ...envs.plugins import Plugin
 
 _HERE = Path(__file__).parent
-_EXPERT = "vlarig.policies.experts.simpler:SimplerExpert"
+_EXPERT = f"{__name__}.expert:SimplerExpert"
 
 PLUGIN = Plugin(
     suites={"simpler_widowx": f"{__name__}.widowx:SIMPLER_WIDOWX", "simpler_ood": f"{__name__}.ood:SIMPLER_OOD"},

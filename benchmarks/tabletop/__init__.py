@@ -12,6 +12,6 @@ PLUGIN = Plugin(
         "tabletop_states": f"{__name__}.states:TABLETOP_STATES",
         "tabletop_tasks": f"{__name__}.generated:TABLETOP_TASKS",
     },
-    experts=dict.fromkeys(("tabletop", "tabletop_states", "tabletop_tasks"), "vlarig.policies.experts.tabletop:TabletopExpert"),
+    experts=dict.fromkeys(("tabletop", "tabletop_states", "tabletop_tasks"), f"{__name__}.expert:TabletopExpert"),
     runtimes=(Path(__file__).parent / "runtime" / "tabletop.toml",),
 )

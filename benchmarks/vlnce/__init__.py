@@ -14,7 +14,7 @@ _SUITES = {
 
 PLUGIN = Plugin(
     suites=_SUITES,
-    experts=dict.fromkeys(_SUITES, "vlarig.policies.experts.playback:ShortestPathFollower"),
+    experts=dict.fromkeys(_SUITES, "vlarig.policies.experts:ShortestPathFollower"),
     runtimes=(_HERE / "runtime" / "vlnce.toml",),
     bundles=tuple(_HERE / "assets" / f"{name}.toml" for name in ("vlnce_r2r", "vlnce_rxr")),
 )

@@ -12,10 +12,10 @@ from vlarig.benchmarks.tabletop import generated
 from vlarig.benchmarks.tabletop.generated import TABLETOP_TASKS as SUITE
 from vlarig.benchmarks.tabletop.generated import TASKS
 from vlarig.benchmarks.tabletop.scenes import PLACEMENTS, SCENES
+from vlarig.benchmarks.tabletop.words import program
 from vlarig.envs.tabletop import layout
 from vlarig.envs.tabletop.goals import Goal
 from vlarig.envs.tabletop.world import ObjectState, World
-from vlarig.policies.experts.tabletop_words import program
 
 each_task = pytest.mark.parametrize("task", SUITE.tasks, ids=lambda task: task.name)
 

@@ -11,8 +11,8 @@ import pytest
 
 from vlarig.benchmarks.tabletop import suite as tabletop
 from vlarig.benchmarks.tabletop.sampler import OBJECT_GAP, TRAY_GAP, sample
+from vlarig.benchmarks.tabletop.words import nearest, parse
 from vlarig.envs.tabletop import layout
-from vlarig.policies.experts.tabletop_words import nearest, parse
 
 SUITE = tabletop.TABLETOP
 TASKS = SUITE.tasks

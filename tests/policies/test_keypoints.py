@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vlarig.benchmarks.simpler.expert import SimplerExpert
+from vlarig.benchmarks.tabletop.expert import TabletopExpert
 from vlarig.envs.api import Observation
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
-from vlarig.policies.experts.simpler import SimplerExpert
-from vlarig.policies.experts.tabletop import TabletopExpert
 
 UPRIGHT = [1.0, 0.0, 0.0, 0.0]
 SCENE = {

@@ -10,7 +10,7 @@ from toy.env import TOY_POINT
 
 from vlarig.envs.api import Observation
 from vlarig.policies.api import PolicyError, Request
-from vlarig.policies.experts.playback import PlaybackExpert
+from vlarig.policies.experts import PlaybackExpert
 
 PLAN = np.float32([[0.5, -0.5, -1.0], [0.25, 1.0, 1.0]])
 STILL = [0.0, 0.0, 1.0]

@@ -13,7 +13,7 @@ from toy.policies import ImageReader
 from vlarig.envs.api import Observation
 from vlarig.policies.api import PolicyError, Reply, Request
 from vlarig.policies.calls import checked_replies
-from vlarig.policies.experts.motion import EpisodeState, ScriptedExpert
+from vlarig.policies.experts import EpisodeState, ScriptedExpert
 from vlarig.policies.replica_messages import PackedReply, decode, encode
 
 

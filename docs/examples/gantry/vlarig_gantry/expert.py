@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vlarig.policies.api import Request
-from vlarig.policies.experts.motion import EpisodeState, ScriptedExpert
+from vlarig.policies.experts import EpisodeState, ScriptedExpert
 
 #: What the expert sees in a step: ``finger``, ``float64[3]``, and pucks and goals by their colours, ``float64[2]``.
 SceneState = dict[str, np.ndarray]

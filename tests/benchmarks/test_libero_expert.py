@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from toy.env import TOY_POINT
 
+from vlarig.benchmarks.libero.expert import LiberoExpert, Task, parse
+from vlarig.benchmarks.libero.grasps import Grasp, boxes, choose
 from vlarig.envs.api import Observation
 from vlarig.policies.api import PolicyError, Request
-from vlarig.policies.experts.libero import LiberoExpert, Task, parse
-from vlarig.policies.experts.libero_grasps import Grasp, boxes, choose
 from vlarig.policies.registry import load_policy
 
 BUTTER = "pick up the butter and place it in the basket"

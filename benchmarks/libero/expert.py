@@ -16,9 +16,9 @@ from functools import partial
 import numpy as np
 
 from ...envs.keypoints import Keypoints
-from ..api import PolicyError, Request
-from .libero_grasps import TIP, WIDE, Grasp, boxes, choose
-from .motion import CLOSE, KEEP, OPEN, EpisodeState, Funnel, ScriptedExpert, Target, panda_row, raised, turn_between
+from ...policies.api import PolicyError, Request
+from ...policies.experts import CLOSE, KEEP, OPEN, EpisodeState, Funnel, ScriptedExpert, Target, panda_row, raised, turn_between
+from .grasps import TIP, WIDE, Grasp, boxes, choose
 
 #: Actions are this much larger than the error.
 GAIN = 3.0

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...envs.keypoints import Keypoints
 from ...envs.tabletop import layout
-from ..api import Request
-from .motion import (
+from ...policies.api import Request
+from ...policies.experts import (
     CLOSE,
     METRES,
     OPEN,
@@ -25,7 +25,7 @@ from .motion import (
     raised,
     turn_between,
 )
-from .tabletop_words import Skill, nearest, parse, program
+from .words import Skill, nearest, parse, program
 
 #: Actions are this much larger than the error: the controller covers about an eighth of the requested way in a step.
 GAIN = 2.0

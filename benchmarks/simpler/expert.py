@@ -15,8 +15,18 @@ import numpy as np
 
 from ...envs.keypoints import Keypoints
 from ...envs.simpler.goals import TABLE_TOP
-from ..api import PolicyError, Request
-from .motion import EpisodeState, Funnel, ScriptedExpert, Target, half_turn, quaternion, raised, turn_between, turned
+from ...policies.api import PolicyError, Request
+from ...policies.experts import (
+    EpisodeState,
+    Funnel,
+    ScriptedExpert,
+    Target,
+    half_turn,
+    quaternion,
+    raised,
+    turn_between,
+    turned,
+)
 
 #: How far above its final height an object is let go.
 DROP = 0.003
