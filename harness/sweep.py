@@ -50,7 +50,6 @@ from .plan import (
     run_identity,
 )
 from .policy_state import PolicyState
-from .recorder import Recorder
 from .replay import Replay, film_run
 from .replicas import replicated_policy
 from .reporting.events import Note, SessionEvent, SuiteEvent, TimeBreakdown
@@ -98,7 +97,7 @@ def run_sweep(
     state: PolicyState | None = None,
     fleet: Fleet | None = None,
     run_loop: Callable[[Coroutine[Any, Any, None]], None] = run_to_end,
-    recorder: Recorder | None = None,
+    recorder: Sink | None = None,
 ) -> Evaluation:
     """Run the sweep that ``config`` describes, and write its events.
 
@@ -109,7 +108,7 @@ def run_sweep(
         state: State of a policy that was given as an object.
         fleet: The machines; those that ``config`` names when ``None``.
         run_loop: Runs the sweep in an event loop.
-        recorder: Keeps the episodes' images and states too.
+        recorder: Gets each transition before the ledger does, with every frame.
 
     Raises:
         KeyboardInterrupt: The user ended it.
@@ -300,7 +299,7 @@ async def _sweep(
     title: str,
     logs: Path,
     event_log: EventLog,
-    recorder: Recorder | None,
+    recorder: Sink | None,
 ) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None

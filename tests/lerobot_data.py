@@ -19,8 +19,8 @@ from sample_runs import make_record
 
 from vlarig.benchmarks.captions import Description, Segment
 from vlarig.envs.embodiments import Channel, Embodiment
-from vlarig.harness import lerobot_writer
-from vlarig.harness.lerobot_files import EpisodeDraft, RecordedEpisode
+from vlarig.training.data import lerobot_writer
+from vlarig.training.data.lerobot_episode import EpisodeDraft, RecordedEpisode
 
 VIEWS = ("ego", "cam_left_wrist")
 

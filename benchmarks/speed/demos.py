@@ -10,9 +10,9 @@ from PIL import Image
 
 from vlarig.envs.api import Outcome
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
-from vlarig.harness.lerobot_files import EpisodeDraft, RecordedEpisode
-from vlarig.harness.lerobot_writer import write_dataset
 from vlarig.results.records import NO_IMAGES, EpisodeRecord
+from vlarig.training.data.lerobot_episode import EpisodeDraft, RecordedEpisode
+from vlarig.training.data.lerobot_writer import write_dataset
 
 #: Steps of an episode, at least and at most.
 LENGTHS = (50, 120)

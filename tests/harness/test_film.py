@@ -7,7 +7,7 @@ import pytest
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.film import FilmWriter, read_film, write_contact_sheet
-from vlarig.harness.lerobot_files import need_data_extra
+from vlarig.training.data.lerobot_episode import need_data_extra
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")

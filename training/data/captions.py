@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...benchmarks.captions import DIMENSIONS, Description, Segment
-from ...harness.lerobot_writer import IMAGES
 from ...policies.qwen_vla.conversation import Conversation, Still, Turn, Video
 from ..samples import LanguageSample
 from .dataset import NothingActs, check_index
 from .errors import DataError
 from .families import Family
 from .lerobot import open_lerobot
+from .lerobot_writer import IMAGES
 from .questions import Question
 from .scoring import named
 

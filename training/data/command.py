@@ -12,7 +12,6 @@ import tyro
 from ...envs.errors import VlarigError, not_importable
 from ...harness.command_line import parse
 from ...harness.plan import SweepConfig
-from ...harness.recorder import RecordingPlan, mb_of
 from ...harness.reporting.logs import EventLog
 from ...harness.screen import Screen
 from ...harness.sweep import cluster, named_policy, run_sweep
@@ -21,6 +20,7 @@ from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
 from ..config import TrainingError
+from .recorder import RecordingPlan, mb_of
 from .render_options import RenderOptions
 from .synthetic.options import Count, SynthesizeOptions
 

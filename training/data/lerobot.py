@@ -22,8 +22,6 @@ from ...benchmarks.captions import Description, Segment
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ...envs.keypoints import NAMES
-from ...harness.lerobot_files import need_data_extra
-from ...harness.lerobot_writer import KEYPOINTS
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
 from .cleaning import CleaningReport, EpisodeArrays
@@ -32,10 +30,12 @@ from .errors import DataError
 from .families import Family
 from .film_reader import FilmReader
 from .frames import read_image
+from .lerobot_episode import need_data_extra
 from .lerobot_files import Meta, read_descriptions, read_meta
 from .lerobot_numbers import EpisodeNumbers, KeptNumbers
 from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
 from .lerobot_rows import check_times, episode_rows, image_bytes, vectors
+from .lerobot_writer import KEYPOINTS
 from .pseudo_actions import pseudo_actions
 from .stored_cleaning import stored_cleaning, thresholds_of
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from ...benchmarks.suite import Suite
 from ...envs.api import Camera, Episode, Protocol
-from ...harness.recorder import RUN
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import EpisodeRecord
 from .errors import DataError
 from .lerobot import moving_steps, open_lerobot
 from .lerobot_files import read_places
+from .recorder import RUN
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -20,13 +20,13 @@ from toy.suite import TOY_SUITE
 
 from vlarig.envs.api import Needs
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import lerobot_writer
 from vlarig.harness.cli import main
-from vlarig.harness.recorder import Recorder, RecordingPlan
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.results.ledger import Ledger
+from vlarig.training.data import lerobot_writer
 from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.lerobot import open_lerobot
+from vlarig.training.data.recorder import Recorder, RecordingPlan
 
 TESTS = Path(__file__).parents[1]
 FINDER = ("--policy", "toy.policies:Finder")

@@ -18,19 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.captions import Description
-from ..benchmarks.registry import load_suite, load_suite_of_run
-from ..benchmarks.suite import Suite
-from ..envs.api import Episode
-from ..envs.embodiments import Embodiment
-from ..envs.errors import VlarigError
-from ..results.ledger import Ledger
-from ..results.manifest import Manifest
-from ..results.records import Attempt, split_key
-from ..results.run_files import appearing
-from .lerobot_files import EpisodeDraft, RecordedEpisode, need_data_extra, read_steps
+from ...benchmarks.captions import Description
+from ...benchmarks.registry import load_suite, load_suite_of_run
+from ...benchmarks.suite import Suite
+from ...envs.api import Episode
+from ...envs.embodiments import Embodiment
+from ...envs.errors import VlarigError
+from ...harness.sinks import Transition
+from ...results.ledger import Ledger
+from ...results.manifest import Manifest
+from ...results.records import Attempt, split_key
+from ...results.run_files import appearing
+from .lerobot_episode import EpisodeDraft, RecordedEpisode, need_data_extra, read_steps
 from .lerobot_writer import INFO, write_dataset
-from .sinks import Transition
 
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..benchmarks.captions import Description, Segment
-from ..envs.errors import VlarigError, not_importable
-from ..results.records import EpisodeRecord
-from ..results.run_files import sync
+from ...benchmarks.captions import Description, Segment
+from ...envs.errors import VlarigError, not_importable
+from ...results.records import EpisodeRecord
+from ...results.run_files import sync
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..benchmarks.captions import DIMENSIONS
-from ..envs.embodiments import Embodiment
-from ..envs.errors import VlarigError, not_importable
-from ..envs.keypoints import NAMES
-from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
-from ..results.run_files import sync
-from .lerobot_files import (
+from ...benchmarks.captions import DIMENSIONS
+from ...envs.embodiments import Embodiment
+from ...envs.errors import VlarigError, not_importable
+from ...envs.keypoints import NAMES
+from ...policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
+from ...results.run_files import sync
+from .lerobot_episode import (
     CODEC_NAME,
     RecordedEpisode,
     column_of,
