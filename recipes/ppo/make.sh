@@ -16,7 +16,7 @@ cd "$1"
 config="$2" suite="$3" tasks="$4" steps="$5"
 if [[ "$tasks" = *,* ]]; then name="$suite"; else name="$tasks"; fi
 shift 5
-cp "$here"/*.toml .
+[ ! -e "$here/$config" ] || cp "$here/$config" .
 export OMP_NUM_THREADS=1
 
 play() { # POLICY RUN

@@ -62,8 +62,10 @@ def test_mixtures_are_of_data_that_the_recipe_makes(file: Path) -> None:
 
 def test_reinforcement_learning_goes_on_from_its_clone() -> None:
     assert read_config("sft", RECIPES / "states" / "clone.toml").model.source == "small"
-    assert read_ppo_config(RECIPES / "states" / "ppo.toml").model.source == "clone/policy"
-    assert re.findall(r"--run (\S+) --config (\S+)", STATES) == [("clone", "clone.toml"), ('"ppo-$seed"', "ppo.toml")]
+    assert re.findall(r"--run (\S+) --config (\S+)", STATES) == [("clone", "clone.toml")]
+    tuning = re.search(r'START=(\S+) .* bash "\$here/\.\./ppo/make.sh" \. (\S+) (\S+) (\S+) 8 "\$@"', STATES)
+    assert tuning is not None
+    assert tuning.groups() == ("clone/policy", "ppo.toml", "tabletop_states", "pick_into")
 
 
 def test_a_clone_of_simplerenv_begins_with_an_expert_that_learned_nothing(
@@ -91,6 +93,7 @@ def test_a_clone_of_simplerenv_begins_with_an_expert_that_learned_nothing(
         ),
         ("simpler", "simpler_ood", ["PlaceNear"]),
         (RECIPES / "ppo" / "tabletop.toml", "tabletop", ["stack"]),
+        (RECIPES / "states" / "ppo.toml", "tabletop_states", ["pick_into"]),
     ],
 )
 def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_that_it_learns(
