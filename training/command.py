@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # processes that train share the cores
     first = os.environ.get("RANK", "0") == "0"
-    title = f"{config.stage} of {config.model.name if isinstance(config, PpoConfig) else config.model.source}"
+    title = f"{config.stage} of {config.model.name}"
     unit = "iteration" if isinstance(config, PpoConfig) else "step"
     shown = (
         ConsoleReporter(Screen(), options.run, config.track, title, unit) if first else contextlib.nullcontext(SilentReporter())

@@ -42,7 +42,8 @@ class ModelSettings(Settings):
     """What is trained."""
 
     source: str = "4b"
-    """Where its weights come from: a preset (``4b``, ``small``, ``tiny``: random), a checkpoint's folder, a hub's owner/name."""
+    """Where its weights come from: a preset (``4b``, ``small``, ``tiny``: random), a checkpoint's folder, a hub's owner/name.
+    Empty: the shipped policy."""
     backbone: str | None = None
     """Folder or hub id of a trained Qwen3.5 to take the backbone from, in place of a preset's random one or a checkpoint's own."""
     any_checkpoint: bool = False
@@ -59,6 +60,11 @@ class ModelSettings(Settings):
     """Parts that are not trained. The value head is the RL stage's."""
     checkpointed: tuple[Part, ...] = ("vision", "language", "expert")
     """Parts whose activations are computed again in the backward pass instead of kept (starVLA: all)."""
+
+    @property
+    def name(self) -> str:
+        """Names it in sentences."""
+        return self.source or "the shipped policy"
 
 
 class DataSettings(Settings):

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Tunes a policy in tasks by its successes alone: bash recipes/ppo/make.sh FOLDER CONFIG SUITE TASKS STEPS [SEED ...]
-# CONFIG is that of `vlarig train ppo`: simpler for SimplerEnv, tabletop.toml (beside this file) for tabletop. TASKS are separated by
-# commas; the harder a task was at the start, the more envs it gets. STEPS of each chunk are run. Once for each seed; the seed "shuffled"
-# is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from initial states that
-# are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, START is the checkpoint's folder that
-# is tuned (by default the shipped policy is, else e.g. what clone.sh makes), and PROTOCOL is both rolled out and measured. By default
-# the suite's own is rolled out, in which episodes end at their first success, and its first is measured. SimplerEnv's first averages
-# overlapping chunks, so name chunked where fewer steps are run than the policy predicts.
+# CONFIG is that of `vlarig train ppo`: simpler for SimplerEnv, or placing.toml or tabletop.toml, which are beside this file. TASKS are
+# separated by commas; the harder a task was at the start, the more envs it gets. STEPS of each chunk are run. Once for each seed; the
+# seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from
+# initial states that are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, START is the
+# checkpoint's folder that is tuned (by default the shipped policy is, else e.g. what clone.sh or few_shot.sh makes), PROTOCOL is
+# measured, and ROLLED is rolled out. By default the suite's first is measured, and its own for learning is rolled out, in which
+# episodes end at their first success. SimplerEnv's first averages overlapping chunks, so name chunked where fewer steps are run than
+# the policy predicts.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
 # iteration, which curves.py plots.
 set -euo pipefail
@@ -28,7 +29,8 @@ play "qwen-vla${START:+:$START}" "$name-start"
 for seed in "${@:-0}"; do
     # A discount would pay episodes that end sooner, which are those that succeed, whatever their rewards.
     if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true ppo.gamma=1); else settings=("seed=$seed"); fi
-    if [ -n "${PROTOCOL:-}" ]; then settings+=("rollout.protocols.$suite=$PROTOCOL" "evaluation.options.protocol=$PROTOCOL"); fi
+    if [ -n "${PROTOCOL:-}" ]; then settings+=("evaluation.options.protocol=$PROTOCOL"); fi
+    if [ -n "${ROLLED:-}" ]; then settings+=("rollout.protocols.$suite=$ROLLED"); fi
     if [ -n "${START:-}" ]; then settings+=("model.source=$START" model.any_checkpoint=true); fi
     vlarig train ppo --run "$name-$seed" --config "$config" --override "rollout.suites=[$suite]" "rollout.tasks=[$tasks]" \
         "evaluation.suites=[$suite]" "rollout.success=measured/$name-start" "rollout.n_action_steps=$steps" "rollout.envs=${ENVS:-32}" "iterations=${ITERATIONS:-20}" \

@@ -25,6 +25,7 @@ MAKE = (RECIPES / "shipped" / "make.sh").read_text()
 STATES = (RECIPES / "states" / "make.sh").read_text()
 TUNING = (RECIPES / "ppo" / "make.sh").read_text()
 CLONING = (RECIPES / "ppo" / "clone.sh").read_text()
+SHOWING = (RECIPES / "ppo" / "few_shot.sh").read_text()
 ROBOTWIN = (RECIPES / "robotwin" / "make.sh").read_text()
 
 
@@ -36,7 +37,7 @@ def made() -> set[str]:
         *recorded,
         *looked_at,
         *re.findall(r"--to (scenes/\w+)", MAKE),
-        *re.findall(r"--to (\w+)$", STATES + CLONING + ROBOTWIN, re.MULTILINE),
+        *re.findall(r"--to (\w+)$", STATES + CLONING + SHOWING + ROBOTWIN, re.MULTILINE),
     }
 
 
@@ -82,6 +83,14 @@ def test_a_clone_of_simplerenv_begins_with_an_expert_that_learned_nothing(
     assert changed == {"expert"}
 
 
+def test_few_demonstrations_are_of_a_task_that_the_shipped_policy_goes_on_to_learn() -> None:
+    assert re.findall(r"train (\w+) --run few_shot --config (\S+)", SHOWING) == [("sft", "few_shot.toml")]
+    assert read_config("sft", RECIPES / "ppo" / "few_shot.toml").model.name == "the shipped policy"
+    (suite, task), *others = re.findall(r"record (\S+) .*--tasks (\S+)", SHOWING)
+    assert not others
+    assert task in {each.name for each in load_suite(suite).tasks}
+
+
 @pytest.mark.parametrize(
     ("config", "suite", "tasks"),
     [
@@ -92,6 +101,7 @@ def test_a_clone_of_simplerenv_begins_with_an_expert_that_learned_nothing(
             ["put_spoon_on_towel", "put_carrot_on_plate", "stack_green_on_yellow", "put_eggplant_in_basket"],
         ),
         ("simpler", "simpler_ood", ["PlaceNear"]),
+        (RECIPES / "ppo" / "placing.toml", "simpler_ood", ["PlaceNear", "PutFront"]),
         (RECIPES / "ppo" / "tabletop.toml", "tabletop", ["stack"]),
         (RECIPES / "states" / "ppo.toml", "tabletop_states", ["pick_into"]),
     ],
@@ -115,14 +125,23 @@ def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_tasks_t
     measured = evaluated(found)
     assert measured is not None
     assert measured.suites == found.rollout.suites == (suite,)
-    named = {"protocol": "chunked"} if config == "simpler" else {}
+    named = {"protocol": "chunked"} if suite.startswith("simpler") else {}
     assert measured.options == {"tasks": tasks, "n_action_steps": 8, "episodes": 48, **named}
     assert averaging(found, 16) == []
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize(
-    "recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh", "ppo/clone.sh", "ppo/make.sh", "ppo/machines.sh"]
+    "recipe",
+    [
+        "shipped/make.sh",
+        "shipped/measure.sh",
+        "states/make.sh",
+        "ppo/clone.sh",
+        "ppo/few_shot.sh",
+        "ppo/make.sh",
+        "ppo/machines.sh",
+    ],
 )
 def test_a_recipe_is_legal_bash(recipe: str) -> None:
     subprocess.run(["bash", "-n", RECIPES / recipe], check=True)
