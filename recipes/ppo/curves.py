@@ -60,7 +60,7 @@ def plot(image: Path, panels: dict[str, list[Path]]) -> None:
         axes.set(title=title, xlabel="iteration", ylabel="success, %", ylim=(0, 100))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", loc="lower left")
+        axes.legend(fontsize="small", loc="best")
     figure.savefig(image, dpi=110)
 
 
