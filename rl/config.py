@@ -19,6 +19,7 @@ from ..training.config import (
     EvaluationSettings,
     GroupSettings,
     OptimizerSettings,
+    OriginSettings,
     Part,
     Positive,
     Settings,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..policies.qwen_vla.flow import Sde
 
 
-class LearnedModel(Settings):
+class LearnedModel(OriginSettings):
     """What is tuned."""
 
     source: str = ""
@@ -44,11 +45,6 @@ class LearnedModel(Settings):
     for each chunk, as section 4.2 counts it (RLinf: ``train_expert_only``)."""
     checkpointed: tuple[Part, ...] = ()
     """Parts whose activations are computed again in the backward pass instead of kept."""
-
-    @property
-    def name(self) -> str:
-        """Names it in sentences."""
-        return self.source or "the shipped policy"
 
 
 class RolloutSettings(Settings):

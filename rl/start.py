@@ -73,7 +73,7 @@ def check_run(config: PpoConfig, run: Path) -> None:
 def check_stage(model: LearnedModel) -> None:
     """Make sure that what is tuned was fine-tuned before, or is the shipped policy."""
     if model.source and not model.any_checkpoint:
-        refuse_other_stages(model.source, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")
+        refuse_other_stages(model, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")
 
 
 def check_processes(config: PpoConfig, world: int) -> None:

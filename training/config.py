@@ -38,7 +38,18 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-class ModelSettings(Settings):
+class OriginSettings(Settings):
+    """What a training goes on from."""
+
+    source: str
+
+    @property
+    def name(self) -> str:
+        """Names it in sentences."""
+        return self.source or "the shipped policy"
+
+
+class ModelSettings(OriginSettings):
     """What is trained."""
 
     source: str = "4b"
@@ -60,11 +71,6 @@ class ModelSettings(Settings):
     """Parts that are not trained. The value head is the RL stage's."""
     checkpointed: tuple[Part, ...] = ("vision", "language", "expert")
     """Parts whose activations are computed again in the backward pass instead of kept (starVLA: all)."""
-
-    @property
-    def name(self) -> str:
-        """Names it in sentences."""
-        return self.source or "the shipped policy"
 
 
 class DataSettings(Settings):

@@ -29,7 +29,18 @@ from ..policies.qwen_vla.named import TrainedStage
 from ..policies.qwen_vla.presets import PRESETS
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
-from .config import BEFORE, ModelSettings, Settings, Stage, TrainConfig, TrainingError, differences, read_config, save_config
+from .config import (
+    BEFORE,
+    ModelSettings,
+    OriginSettings,
+    Settings,
+    Stage,
+    TrainConfig,
+    TrainingError,
+    differences,
+    read_config,
+    save_config,
+)
 from .evaluation import Evaluations, export
 from .learner import Learner
 from .parallel import Processes, processes
@@ -301,19 +312,19 @@ def refuse_another(run: Path, before: Settings, config: Settings) -> None:
 
 def check_stage(config: TrainConfig) -> None:
     """Make sure that the checkpoint that a training goes on from is that of the stage before; a preset may be trained by any."""
-    source, before = config.model.source, BEFORE[config.stage]
-    if source in PRESETS or config.model.any_checkpoint:
+    model, before = config.model, BEFORE[config.stage]
+    if model.source in PRESETS or model.any_checkpoint:
         return
     wanted = f"a checkpoint of {before!r} or a preset" if before else "a preset"
-    refuse_other_stages(source, (before,), f"{config.stage!r} goes on from {wanted}")
+    refuse_other_stages(model, (before,), f"{config.stage!r} goes on from {wanted}")
 
 
-def refuse_other_stages(source: str, stages: Sequence[Stage | Literal["ppo"] | None], wanted: str) -> None:
+def refuse_other_stages(model: OriginSettings, stages: Sequence[Stage | Literal["ppo"] | None], wanted: str) -> None:
     """Refuse a checkpoint that none of these stages made last; ``wanted`` says in words what goes on from them."""
-    trained = describe(source).trained
+    trained = describe(model.source).trained
     if not trained or trained[-1].stage not in stages:
         made = f"by the stage {trained[-1].stage!r}" if trained else "by no stage of vlarig train"
-        raise TrainingError(f"{source} was made {made}, and {wanted}; name one, or set model.any_checkpoint=true")
+        raise TrainingError(f"{model.name} was made {made}, and {wanted}; name one, or set model.any_checkpoint=true")
 
 
 def loaded(settings: ModelSettings, robots: Sequence[Embodiment], device: torch.device) -> LoadedPolicy:

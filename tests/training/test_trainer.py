@@ -100,6 +100,8 @@ def test_each_stage_goes_on_from_the_one_before(tmp_path: Path, capsys: pytest.C
         TrainingError, match=r"made by the stage 't2a', and 'sft' goes on from a checkpoint of 'cpt' or a preset; name one"
     ):
         stage("sft", t2a)
+    with pytest.raises(TrainingError, match=r"^the shipped policy was made by the stage 'backbone', and 'sft' goes on from"):
+        stage("sft", "")
     cpt = stage("cpt", t2a)
     sft = stage("sft", cpt)
     with pytest.raises(

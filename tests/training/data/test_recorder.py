@@ -28,7 +28,6 @@ from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.lerobot import open_lerobot
 from vlarig.training.data.recorder import Recorder, RecordingPlan
 
-TESTS = Path(__file__).parents[1]
 FINDER = ("--policy", "toy.policies:Finder")
 
 
