@@ -15,8 +15,8 @@ step() { # run a command, and write down what it was, when it began, and how lon
     echo "$(date -u +%FT%TZ) $((SECONDS - began)) s: $*" >> make.log
 }
 
-record() { # SUITE EPISODES TASKS...: demonstrations by its expert, which bursts of noise push off the way; of all tasks unless some are named
-    step vlarig data record "$1" --policy expert --episodes "$2" ${3:+--tasks "${@:3}"} --policy-options disturbance=0.7 --to "$1"
+record() { # SUITE EPISODES: demonstrations of each task by its expert, which bursts of noise push off the way
+    step vlarig data record "$1" --policy expert --episodes "$2" --policy-options disturbance=0.7 --to "$1"
 }
 
 look() { # SUITE: eight frames of each of its demonstrations, with instructions, and where the objects are that these name
@@ -50,7 +50,7 @@ print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else 
 EOF
 
 record tabletop 240
-record simpler_widowx 80 put_eggplant_in_basket put_carrot_on_plate
+record simpler_widowx 80
 record libero_object 6
 look tabletop
 look simpler_widowx

@@ -23,11 +23,11 @@ sweep shipped qwen-vla:qwen-vla tabletop --episodes 50
 python "$here/pair.py" sweeps/shipped > measured/pair.txt
 sweep training qwen-vla:qwen-vla tabletop --episodes 50 --initial-states training
 sweep paraphrased qwen-vla:qwen-vla tabletop --episodes 20 --protocol paraphrased
-sweep simpler qwen-vla:qwen-vla simpler_widowx --tasks put_eggplant_in_basket put_carrot_on_plate --episodes 48
+sweep simpler qwen-vla:qwen-vla simpler_widowx --episodes 48
 sweep libero qwen-vla:qwen-vla libero_object --episodes 10
 steps=4
 sweep four qwen-vla:qwen-vla tabletop --episodes 50
-sweep simpler-four qwen-vla:qwen-vla simpler_widowx --tasks put_eggplant_in_basket put_carrot_on_plate --episodes 48
+sweep simpler-four qwen-vla:qwen-vla simpler_widowx --episodes 48
 sweep libero-four qwen-vla:qwen-vla libero_object --episodes 10
 steps=8
 sweep t2a qwen-vla:t2a/policy tabletop --episodes 20
