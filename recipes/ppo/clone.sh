@@ -5,9 +5,9 @@
 # The same command goes on where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
+steps="${2:?name the folder and the steps of T2A, as in: clone.sh FOLDER 220 put_eggplant_in_basket}"
 mkdir -p "$1"
 cd "$1"
-steps="$2"
 shift 2
 cp "$here"/clone*.toml .
 export OMP_NUM_THREADS=1
