@@ -12,7 +12,8 @@ import numpy as np
 
 #: What the numbers of :meth:`Keypoints.numbers` are.
 NAMES = (
-    "object_x", "object_y", "object_z", "goal_x", "goal_y", "goal_z", "place_x", "place_y", "place_z", "turn_cos", "turn_sin", "pushed",
+    "object_x", "object_y", "object_z", "goal_x", "goal_y", "goal_z", "place_x", "place_y", "place_z",
+    "half_turn_cos", "half_turn_sin", "quarter_turn_cos", "quarter_turn_sin", "pushed",
 )  # fmt: skip
 
 
@@ -24,8 +25,9 @@ class Keypoints:
         object: ``float[3]``, the centre of what is moved, m.
         goal: ``float[3]``, the centre of what it is moved to.
         place: ``float[3]``, where the object's centre is to be in the end.
-        turn: The turn about the vertical, rad, of the line along which fingers close on it, where it looks the same after a quarter
-            turn, as a cube does; half of that turn where it takes half a turn. ``None``: it looks the same however it is turned.
+        turn: The turn about the vertical, rad, of the line along which fingers close on it. ``None``: it looks the same however it is
+            turned.
+        quarters: Whether it looks the same after a quarter turn, as a cube does; a line does after half a turn.
         pushed: Whether the object is pushed there rather than carried.
     """
 
@@ -33,9 +35,15 @@ class Keypoints:
     goal: np.ndarray
     place: np.ndarray
     turn: float | None = None
+    quarters: bool = False
     pushed: bool = False
 
     def numbers(self) -> np.ndarray:
-        """``float32[12]``, see :data:`NAMES`; the turn as cosine and sine of four times itself, both 0 without one."""
-        turn = (0.0, 0.0) if self.turn is None else (np.cos(4 * self.turn), np.sin(4 * self.turn))
-        return np.array([*self.object, *self.goal, *self.place, *turn, self.pushed], np.float32)
+        """``float32[14]``, see :data:`NAMES`; the turn as cosine and sine of twice and of four times itself, both 0 without one.
+
+        Those of twice a turn are 0 as well where the object looks the same after a quarter turn.
+        """
+        half = 0j if self.turn is None or self.quarters else np.exp(2j * self.turn)
+        quarter = 0j if self.turn is None else np.exp(4j * self.turn)
+        turns = (half.real, half.imag, quarter.real, quarter.imag)
+        return np.array([*self.object, *self.goal, *self.place, *turns, self.pushed], np.float32)

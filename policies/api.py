@@ -84,7 +84,7 @@ class Reply:
             none. The stages segment a recorded episode.
         labels: ``float32[H, A]``, what a recording keeps in place of the actions: those that are to be learned, where the ones that
             are run are disturbed on purpose; ``None`` where they are the same.
-        keypoints: ``float32[H, 12]``, the keypoints of each step by the simulator's truth (:mod:`vlarig.envs.keypoints`); ``None`` from
+        keypoints: ``float32[H, 14]``, the keypoints of each step by the simulator's truth (:mod:`vlarig.envs.keypoints`); ``None`` from
             a policy that does not know them.
     """
 

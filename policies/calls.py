@@ -171,7 +171,7 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
 
 
 def _checked_keypoints(policy: Policy, request: Request, keypoints: Any, steps: int) -> np.ndarray | None:
-    """The keypoints of a reply of so many steps, as ``float32[H, 12]``."""
+    """The keypoints of a reply of so many steps, as ``float32[H, 14]``."""
     if keypoints is None:
         return None
     found = np.array(keypoints, np.float32)

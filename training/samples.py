@@ -31,7 +31,7 @@ class ActionSample:
         actions: ``[H, A]`` in the embodiment's own units: a chunk of any length, or the rest of the trajectory.
         horizon: The steps that the prompt requests, where they are more than there are actions, as at an episode's end: the others
             are masked. Default: as many as the actions.
-        keypoints: ``float32[12]``, the keypoints of the time step (:mod:`vlarig.envs.keypoints`); ``None`` where the data do not say.
+        keypoints: ``float32[14]``, the keypoints of the time step (:mod:`vlarig.envs.keypoints`); ``None`` where the data do not say.
     """
 
     name: str

@@ -168,7 +168,7 @@ def _keypoints(scene: SceneState, task: Task, grasp: Grasp, offset: np.ndarray) 
     """
     goal = scene.where(task.place)
     depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0
-    return Keypoints(scene.where(task.thing) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw / 2)
+    return Keypoints(scene.where(task.thing) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw)
 
 
 def _words(name: str) -> str:

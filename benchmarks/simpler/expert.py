@@ -249,7 +249,7 @@ def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray
         yaw = _grasp_yaw(scene)
         turn = yaw_along(turned(to_base, np.array([*closing(yaw), 0.0])))
         long = _width(scene, yaw + np.pi / 2) > LONG * _width(scene, yaw)
-        return Keypoints(source, target, place, turn / 2 if long else turn)
+        return Keypoints(source, target, place, turn, quarters=not long)
 
     while True:
         state.keypoints = keypoints

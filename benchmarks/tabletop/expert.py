@@ -144,9 +144,8 @@ def _keypoints(scene: SceneState, skill: Skill) -> Keypoints:
     pose = scene.objects[skill.thing]
     if skill.kind == "pushed":
         zone = scene.places[skill.place]
-        return Keypoints(
-            pose[:3], raised(zone, layout.TABLE_TOP), raised(zone, pose[2]), _turn_of(pose, skill.thing), pushed=True
-        )
+        goal, place = raised(zone, layout.TABLE_TOP), raised(zone, pose[2])
+        return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing), quarters=True, pushed=True)
     target = _target(scene, skill, skill.place)
     place = raised(target, layout.TABLE_TOP + _floor(scene, skill, skill.place) + _half_height(skill.thing))
     if skill.kind == "spot":
@@ -155,7 +154,7 @@ def _keypoints(scene: SceneState, skill: Skill) -> Keypoints:
         goal = raised(scene.places[skill.place], layout.TABLE_TOP)
     else:
         goal = scene.objects[skill.place][:3]
-    return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing))
+    return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing), quarters=True)
 
 
 def _turn_of(pose: np.ndarray, obj: str) -> float | None:

@@ -72,7 +72,7 @@ class BackboneInputs(Tensors):
         targets: ``int64[Y]``, the ids of those next tokens.
         marks: What tokens of images have to say; ``None`` where no image has a mark.
         last: ``int64[B]``, where each prompt ends, before an answer where there is one; ``None``: nothing follows the prompts.
-        ends: ``float32[B, 23]``, what the prompts' ends are to hold (:mod:`.readouts`), not a number where that is not known; ``None``
+        ends: ``float32[B, 27]``, what the prompts' ends are to hold (:mod:`.readouts`), not a number where that is not known; ``None``
             where no sample has such numbers.
     """
 

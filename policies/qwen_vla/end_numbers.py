@@ -5,6 +5,8 @@ Lengths are in decimetres here, of the order of 1 above a table.
 
 from __future__ import annotations
 
+import cmath
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +20,8 @@ _TENTHS = 10.0
 #: Places of a time step: object, goal, and where the object is to be in the end.
 PLACES = 3
 #: The numbers: three places in the frame of the state, the same in the hand's, the object's turn in both, whether it is pushed.
-NUMBERS = 2 * 3 * PLACES + 2 * 2 + 1
+#: A turn is cosine and sine of twice and of four times itself.
+NUMBERS = 2 * 3 * PLACES + 2 * 4 + 1
 #: The read-outs: the numbers, and for each place in each frame the logarithm of its error (mean absolute, dm).
 READ = NUMBERS + 2 * PLACES
 
@@ -48,21 +51,21 @@ def hand_pose(state: np.ndarray, layout: Sequence[str]) -> np.ndarray:
 
 
 def end_numbers(keypoints: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """What the end of a time step's prompt is to hold, ``float32[23]``; what is not known is not a number.
+    """What the end of a time step's prompt is to hold, ``float32[27]``; what is not known is not a number.
 
     Args:
-        keypoints: ``float32[12]``, see :data:`vlarig.envs.keypoints.NAMES`.
+        keypoints: ``float32[14]``, see :data:`vlarig.envs.keypoints.NAMES`.
         pose: ``float32[12]``, of the hand.
     """
     known: dict[str, float] = dict(zip(NAMES, keypoints.tolist(), strict=True))
     rotation = pose[3:].reshape(3, 3).astype(np.float64)
     places = _TENTHS * np.array([[known[f"{name}_{axis}"] for axis in "xyz"] for name in ("object", "goal", "place")])
-    turn = known["turn_cos"] + 1j * known["turn_sin"]
-    from_hand = turn * np.exp(-4j * np.arctan2(rotation[1, 0], rotation[0, 0]))
-    turns = [turn.real, turn.imag, from_hand.real, from_hand.imag]
-    return np.concatenate([places.ravel(), ((places - pose[:3]) @ rotation).ravel(), turns, [known["pushed"]]]).astype(
-        np.float32
-    )
+    yaw = math.atan2(rotation[1, 0], rotation[0, 0])
+    half, quarter = (known[f"{name}_turn_cos"] + 1j * known[f"{name}_turn_sin"] for name in ("half", "quarter"))
+    turns = (half, quarter, half * cmath.exp(-2j * yaw), quarter * cmath.exp(-4j * yaw))
+    pairs = [number for turn in turns for number in (turn.real, turn.imag)]
+    numbers = [places.ravel(), ((places - pose[:3]) @ rotation).ravel(), pairs, [known["pushed"]]]
+    return np.concatenate(numbers).astype(np.float32)
 
 
 def blurred(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -79,5 +82,5 @@ def blurred(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     logs = rng.uniform(low, high).ravel()
     read = np.concatenate([numbers, logs + rng.normal(0.0, 0.2, logs.shape)]).astype(np.float32)
     read[: 6 * PLACES] += rng.laplace(size=6 * PLACES) * np.exp(logs).repeat(3)
-    read[6 * PLACES : NUMBERS] += rng.normal(size=5) * [0.1, 0.1, 0.1, 0.1, 0.05]
+    read[6 * PLACES : NUMBERS] += rng.normal(size=9) * ([0.1] * 8 + [0.05])
     return read

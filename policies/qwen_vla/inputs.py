@@ -313,7 +313,7 @@ def _together(sequences: Sequence[_Sequence], seen: Sequence[int]) -> Marks | No
 
 
 def _ends(sequences: Sequence[_Sequence]) -> Tensor | None:
-    """``float32[B, 23]``, what the ends of a batch's prompts are to hold."""
+    """``float32[B, 27]``, what the ends of a batch's prompts are to hold."""
     if all(each.ends is None for each in sequences):
         return None
     nothing = np.full(NUMBERS, np.nan, np.float32)

@@ -27,7 +27,7 @@ from torch.nn import functional
 from .end_numbers import NUMBERS, PLACES, READ
 from .tensors import Float32Linear
 
-#: Weights beside a place's in the frame of the state: of a turn's two numbers, of whether it is pushed, and of an error's logarithm.
+#: Weights beside a place's in the frame of the state: of a turn's numbers, of whether it is pushed, and of an error's logarithm.
 TURN_WEIGHT = 0.3
 PUSHED_WEIGHT = 0.5
 ERROR_WEIGHT = 0.1
@@ -45,7 +45,7 @@ _NEAR = 15.0
 #: What :func:`relations` gives: the three places from the hand, the last of them from the first, their errors, the turn from the hand,
 #: whether it is pushed; the direction in which the object has to go, and where the hand is along that way and across it; on the finer
 #: scale the object and the place from the hand, the place from the object, and the hand across the way.
-RELATIONS = 9 + 3 + 3 + 2 + 1 + 4 + 10
+RELATIONS = 9 + 3 + 3 + 4 + 1 + 4 + 10
 
 
 class Ends(nn.Module):
@@ -81,7 +81,7 @@ def ends_loss(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     known = ~wanted.isnan()
     wanted = wanted.nan_to_num()
     apart = functional.smooth_l1_loss(found[:, :NUMBERS], wanted, reduction="none", beta=BEND) * known
-    places, turns, pushed = apart.split([6 * PLACES, 4, 1], dim=1)
+    places, turns, pushed = apart.split([6 * PLACES, 8, 1], dim=1)
     far = wanted[:, 3 * PLACES : 6 * PLACES].unflatten(1, (PLACES, 3)).norm(dim=2)  # [B, 3]
     weights = torch.cat([torch.ones_like(far), 1 / (1 + far)], dim=1)
     distances = (places.unflatten(1, (2 * PLACES, 3)).sum(2) * weights).sum()
@@ -103,26 +103,27 @@ def relations(ends: Tensor, pose: Tensor | None) -> Tensor:
     """
     places = ends[:, : 6 * PLACES].unflatten(1, (2, PLACES, 3))
     logs = ends[:, NUMBERS:].clamp(_LOWEST, _HIGHEST).unflatten(1, (2, PLACES))
-    apart, error, turn = places[:, 0], logs[:, 0], ends[:, 18:20]
+    apart, error, turn = places[:, 0], logs[:, 0], ends[:, 18:22]
     if pose is not None:
         rotation = pose[:, 3:].unflatten(1, (3, 3))
         shares = (-2 * logs).softmax(dim=1).unsqueeze(-1)  # [B, 2, 3, 1], by one over the square of the error
         from_state, from_hand = apart - pose[:, None, :3], places[:, 1] @ rotation.transpose(1, 2)
         apart = shares[:, 0] * from_state + shares[:, 1] * from_hand  # [B, 3, 3]
         error = -0.5 * (-2 * logs).logsumexp(dim=1)
-        turn = (torch.stack(_from_hand(turn, rotation), dim=1) + ends[:, 20:22]) / 2
+        turn = (_from_hand(turn, rotation) + ends[:, 22:26]) / 2
     way = apart[:, 2] - apart[:, 0]  # from the object to its place
     along = way[:, :2] / (way[:, :2].norm(dim=1, keepdim=True) + _SHORT)
     behind = (apart[:, 0, :2] * along).sum(1, keepdim=True)
     aside = apart[:, 0, :1] * along[:, 1:] - apart[:, 0, 1:2] * along[:, :1]
     near = torch.tanh(_NEAR * torch.cat([apart[:, 0], apart[:, 2], way, aside], dim=1))
-    return torch.cat([apart.flatten(1), way, error, turn, ends[:, 22:23], along, behind, aside, near], dim=1)
+    return torch.cat([apart.flatten(1), way, error, turn, ends[:, 26:27], along, behind, aside, near], dim=1)
 
 
-def _from_hand(turn: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of four times a turn in the frame of the state, from the hand."""
-    yaw = 4 * torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
-    return turn[:, 0] * yaw.cos() + turn[:, 1] * yaw.sin(), turn[:, 1] * yaw.cos() - turn[:, 0] * yaw.sin()
+def _from_hand(turn: Tensor, rotation: Tensor) -> Tensor:
+    """Cosines and sines of twice and of four times a turn in the frame of the state, ``[B, 4]``, from the hand."""
+    yaw = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0]).unsqueeze(1) * torch.tensor([2.0, 4.0], device=turn.device)
+    cos, sin = turn.unflatten(1, (2, 2)).unbind(2)
+    return torch.stack([cos * yaw.cos() + sin * yaw.sin(), sin * yaw.cos() - cos * yaw.sin()], dim=2).flatten(1)
 
 
 class ValueHead(nn.Module):

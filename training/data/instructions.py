@@ -35,7 +35,7 @@ class Instruction:
         answer: Where the two objects are in the first image, as boxes.
         marks: View to the objects that it shows clearly. The object to move has the role ``object``, the one where it goes ``goal``. Up
             to two places have no object.
-        keypoints: ``float32[12]``, the keypoints of the task (:mod:`vlarig.envs.keypoints`); what is not known is not a number.
+        keypoints: ``float32[14]``, the keypoints of the task (:mod:`vlarig.envs.keypoints`); what is not known is not a number.
     """
 
     text: str

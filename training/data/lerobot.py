@@ -229,7 +229,7 @@ class LeRobotDataset:
         )
 
     def keypoints(self, place: int) -> np.ndarray | None:
-        """``float32[J, 12]`` of an episode, see :mod:`vlarig.envs.keypoints`; ``None`` where the dataset has none."""
+        """``float32[J, 14]`` of an episode, see :mod:`vlarig.envs.keypoints`; ``None`` where the dataset has none."""
         return self._read(place, with_images=False).keypoints
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:

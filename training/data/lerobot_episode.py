@@ -56,7 +56,7 @@ class EpisodeSteps:
         histograms: View to ``int64[3, 256]``: how often each value occurs in each colour, over all images.
         sizes: View to height and width.
         subtasks: A label for each step, in the order of time; empty where there are none.
-        keypoints: ``float32[J, 12]``, what each step is about; ``None`` where the policy does not say.
+        keypoints: ``float32[J, 14]``, what each step is about; ``None`` where the policy does not say.
         description: The episode in words; ``None`` where it is not known.
     """
 
@@ -103,7 +103,7 @@ class EpisodeDraft:
             states: ``float32[X, P]``, the same.
             actions: ``float32[X, A]``.
             subtasks: ``X`` labels, or none.
-            keypoints: ``float32[X, 12]``, or none.
+            keypoints: ``float32[X, 14]``, or none.
         """
         from av.error import FFmpegError
 

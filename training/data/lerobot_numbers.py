@@ -24,7 +24,7 @@ class EpisodeNumbers:
         tasks: ``int64[J]``, the frames' tasks.
         films: Name of an image to its film, and the second at which the episode begins there.
         images: Name of an image that is no film to its ``J`` files' bytes.
-        keypoints: ``float32[J, 12]``; ``None`` where the dataset has none.
+        keypoints: ``float32[J, 14]``; ``None`` where the dataset has none.
     """
 
     states: np.ndarray

@@ -46,7 +46,7 @@ class Scene:
     Attributes:
         actions: What is done in it, ``float32[H, A]``.
         stops: After how many steps an image is rendered, in their order, each once; 0 is the beginning.
-        keypoints: ``float32[12]`` of each stop, where the recording has them.
+        keypoints: ``float32[14]`` of each stop, where the recording has them.
     """
 
     episode: Episode

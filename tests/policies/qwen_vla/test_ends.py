@@ -52,7 +52,18 @@ def test_relations_of_the_truth_are_where_things_are_from_the_hand(angle: float)
     np.testing.assert_allclose(found[:3], 10 * (MOMENT.object - [0, 0.1, 1.0]), atol=1e-4)
     np.testing.assert_allclose(found[6:9], 10 * (MOMENT.place - [0, 0.1, 1.0]), atol=1e-4)
     np.testing.assert_allclose(found[9:12], 10 * (MOMENT.place - MOMENT.object), atol=1e-4)
-    np.testing.assert_allclose(found[15:17], [math.cos(4 * (0.3 - angle)), math.sin(4 * (0.3 - angle))], atol=1e-4)
+    turns = [each(times * (0.3 - angle)) for times in (2, 4) for each in (math.cos, math.sin)]
+    np.testing.assert_allclose(found[15:19], turns, atol=1e-4)
+
+
+@pytest.mark.parametrize("quarters", [False, True])
+def test_a_turn_is_the_same_after_as_much_of_a_turn_as_the_object_is(quarters: bool) -> None:
+    def turn(angle: float | None) -> np.ndarray:
+        return dataclasses.replace(MOMENT, turn=angle, quarters=quarters).numbers()[9:13]
+
+    np.testing.assert_allclose(turn(0.3 + math.pi / (2 if quarters else 1)), turn(0.3), atol=1e-6)
+    assert quarters or np.abs(turn(0.3 + math.pi / 2) - turn(0.3)).max() > 1
+    np.testing.assert_array_equal(turn(None), 0)
 
 
 def test_of_two_readings_the_one_with_the_smaller_error_counts() -> None:
@@ -140,5 +151,5 @@ def test_the_read_out_is_of_the_last_tokens_alone() -> None:
 
 
 def test_a_conversation_with_other_numbers_is_refused() -> None:
-    with pytest.raises(PolicyError, match="has 2 numbers of its prompt's end; expected 23"):
+    with pytest.raises(PolicyError, match="has 2 numbers of its prompt's end; expected 27"):
         Conversation((Turn("user", ("what?",)), Turn("assistant", ("yes",))), (0.0, 1.0))
