@@ -228,11 +228,29 @@ class SimplerExpert(ScriptedExpert[SceneState]):
     def _see(self, request: Request) -> SceneState:
         return SceneState(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
 
+    def keypoints(self, request: Request) -> Keypoints | None:
+        """As of the base class: of the task that the request's key names, whose words are its own."""
+        name = "".join(request.key.split("/")[2:3])
+        if name not in TASKS:
+            return None
+        scene = self._see(request)
+        return _keypoints(scene, TASKS[name].aim(scene))
+
     def _script(self, request: Request, state: EpisodeState[SceneState]) -> Iterator[np.ndarray]:
         name = request.key.split("/")[2]
         if name not in TASKS:
             raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
         return _perform(state, TASKS[name])
+
+
+def _keypoints(scene: SceneState, aim: Aim) -> Keypoints:
+    """The keypoints of a step, in the frame of the robot's base."""
+    to_base = scene.base[3:] * [1, -1, -1, -1]
+    source, target, place = (turned(to_base, each - scene.base[:3]) for each in (scene.source[:3], scene.target[:3], aim.place))
+    yaw = _grasp_yaw(scene)
+    turn = yaw_along(turned(to_base, np.array([*closing(yaw), 0.0])))
+    long = _width(scene, yaw + np.pi / 2) > LONG * _width(scene, yaw)
+    return Keypoints(source, target, place, turn, quarters=not long)
 
 
 def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray]:
@@ -242,20 +260,11 @@ def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray
         """``float64[3]``: where the source is held."""
         return state.scene.source[:3] + turned(state.scene.source[3:], np.array([task.grip, 0.0, 0.0]))
 
-    def keypoints(scene: SceneState, held: Aim | None = None) -> Keypoints:
-        to_base = scene.base[3:] * [1, -1, -1, -1]
-        places = (scene.source[:3], scene.target[:3], (held or task.aim(scene)).place)
-        source, target, place = (turned(to_base, each - scene.base[:3]) for each in places)
-        yaw = _grasp_yaw(scene)
-        turn = yaw_along(turned(to_base, np.array([*closing(yaw), 0.0])))
-        long = _width(scene, yaw + np.pi / 2) > LONG * _width(scene, yaw)
-        return Keypoints(source, target, place, turn, quarters=not long)
-
     while True:
-        state.keypoints = keypoints
+        state.keypoints = lambda scene: _keypoints(scene, task.aim(scene))
         yield from _take(state, grip)
         aim = task.aim(state.scene)
-        state.keypoints = partial(keypoints, held=aim)
+        state.keypoints = partial(_keypoints, aim=aim)
         yield from _bring(state, grip, aim)
         state.stage = "wait"
         while np.linalg.norm(state.scene.source[:2] - aim.place[:2]) < aim.slip:

@@ -50,12 +50,13 @@ print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else 
 EOF
 
 record tabletop 240
-record simpler_widowx 80
+record simpler_widowx 160
 record libero_object 6
 look tabletop
 look simpler_widowx
 look libero_object
 step vlarig data render-questions tabletop --scenes 20000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
+step vlarig data render-questions simpler_widowx --scenes 6000 --instructions 1 --questions 0 --size 128 --to scenes/simpler_widowx
 
 train backbone tower
 train backbone language

@@ -92,11 +92,11 @@ def test_labels_cross_process_borders() -> None:
     np.testing.assert_array_equal(packed.reply.labels, labels)
 
 
-def test_keypoints_are_twelve_finite_numbers_a_step_and_cross_process_borders() -> None:
-    actions, keypoints = np.zeros((8, 3), np.float32), np.ones((8, 12))
+def test_keypoints_are_fourteen_finite_numbers_a_step_and_cross_process_borders() -> None:
+    actions, keypoints = np.zeros((8, 3), np.float32), np.ones((8, 14))
     (reply,) = checked_replies(ImageReader(8), [request()], lambda requests: [Reply(actions, keypoints=keypoints)])
     packed = decode(encode(PackedReply(reply)))
     assert isinstance(packed, PackedReply) and np.array_equal(packed.reply.keypoints, keypoints)
     for wrong in (keypoints[:7], keypoints * np.nan):
-        with pytest.raises(PolicyError, match=r"with keypoints of shape .* expected finite numbers \[8, 12\]"):
+        with pytest.raises(PolicyError, match=r"with keypoints of shape .* expected finite numbers \[8, 14\]"):
             checked_replies(ImageReader(8), [request()], lambda requests, wrong=wrong: [Reply(actions, keypoints=wrong)])

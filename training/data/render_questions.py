@@ -75,9 +75,10 @@ class Rendered:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A frame of a scene: its number within the scene, and what is there."""
+    """A frame of a scene: its number within the scene, the episode's key, and what is there."""
 
     scene: int
+    key: str
     moment: int
     snapshot: Snapshot
     keypoints: np.ndarray | None
@@ -184,14 +185,16 @@ async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: li
         for moment, (begin, end) in enumerate(itertools.pairwise((0, *scene.stops))):
             if end > begin:
                 snapshot = (await env.step(scene.actions[begin:end])).snapshot
-            found.append(_Seen(number, moment, snapshot, None if scene.keypoints is None else scene.keypoints[moment]))
+            found.append(
+                _Seen(number, scene.episode.key, moment, snapshot, None if scene.keypoints is None else scene.keypoints[moment])
+            )
     return found
 
 
-def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruction) -> Instruction:
-    """A task with its keypoints, where the suite's expert understands it."""
+def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruction, key: str) -> Instruction:
+    """A task with its keypoints, where the suite's expert understands it; the key of a made-up one names the suite alone."""
     seen = Observation(images={}, state=snapshot.state, instruction=task.text)
-    known = expert.keypoints(Request(0, f"{suite.name}/", 0, 0, seen, suite.embodiment, 1, snapshot.privileged))
+    known = expert.keypoints(Request(0, key, 0, 0, seen, suite.embodiment, 1, snapshot.privileged))
     return task if known is None else replace(task, keypoints=known.numbers())
 
 
@@ -224,9 +227,13 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
         first = 2 + len(views)
         sampled = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
-        tasks = [task and (_about(suite, expert, each.snapshot, task) if expert else task) for task in sampled]
+        made_up = f"{suite.name}/"
+        tasks = [task and (_about(suite, expert, each.snapshot, task, made_up) if expert else task) for task in sampled]
         if tasks:
-            tasks.append(own_task(views, each.snapshot.instruction, rng(first + len(tasks)), each.keypoints))
+            own = own_task(views, each.snapshot.instruction, rng(first + len(tasks)), each.keypoints)
+            if own and expert and each.keypoints is None:
+                own = _about(suite, expert, each.snapshot, own, each.key)
+            tasks.append(own)
         pose = hand_pose(each.snapshot.state, embodiment.state_layout)
         for turn, task in enumerate(tasks):
             if task is not None:

@@ -130,6 +130,20 @@ def test_images_show_what_the_families_expect(options: RenderOptions) -> None:
     assert (still.image.shape, still.view) == ((128, 128, 3), "ego")
 
 
+@pytest.mark.slow
+def test_a_new_scene_has_what_its_own_task_is_about(simpler: Runtime, tmp_path: Path) -> None:
+    """The first scenes are of the spoon, each turned another way. Of made-up tasks nothing says how the hand is to turn."""
+    scenes = RenderOptions("simpler_widowx", 3, tmp_path / "scenes", questions=0, instructions=1, size=128, workers=1)
+    render_questions(scenes)
+    (grounding,) = open_questions(scenes.to)
+    ends = np.array([grounding[index].conversation.ends for index in range(len(grounding))])
+    ends = ends[np.isfinite(ends).all(axis=1)]
+    assert len(ends) == 3
+    np.testing.assert_allclose(ends[:, 3:5], ends[:, 6:8], atol=1e-3)  # a spoon belongs on the towel's centre
+    np.testing.assert_allclose(np.hypot(ends[:, 18], ends[:, 19]), 1, atol=1e-3)  # a spoon is long
+    assert np.ptp(ends[:, 18:20], axis=0).min() > 0.1
+
+
 @pytest.fixture(scope="module")
 def recording(tabletop: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three demonstrations of one task."""

@@ -123,13 +123,13 @@ def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
 
 def test_what_a_prompts_end_is_to_hold_is_read_and_checked(folder: Path) -> None:
     line = asked({"type": "image", "path": "0.png"})
-    held = [0.5, None, *[1.0] * 21]
+    held = [0.5, None, *[1.0] * 25]
     dataset = VisionLanguageDataset(write(folder, line | {"ends": held}, line | {"ends": [1.0]}, line | {"ends": "none"}))
     found = dataset[0].conversation.ends
     assert found is not None
     np.testing.assert_array_equal(found, [np.nan if each is None else each for each in held])
     for index, sentence in (
-        (1, "has 1 numbers of its prompt's end; expected 23"),
+        (1, "has 1 numbers of its prompt's end; expected 27"),
         (2, r"got `str` - at `\$.ends`, where 'none' is"),
     ):
         with pytest.raises(DataError, match=sentence):
