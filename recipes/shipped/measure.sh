@@ -21,6 +21,8 @@ sweep() { # NAME POLICY SUITE OPTIONS...
 
 sweep shipped qwen-vla:qwen-vla tabletop --episodes 50
 python "$here/pair.py" sweeps/shipped > measured/pair.txt
+vlarig data render-questions simpler_widowx --scenes 400 --instructions 1 --questions 0 --size 128 --seed 1 --to measured/unseen
+python "$here/reading.py" measured/unseen qwen-vla > measured/reading.txt
 sweep training qwen-vla:qwen-vla tabletop --episodes 50 --initial-states training
 sweep paraphrased qwen-vla:qwen-vla tabletop --episodes 20 --protocol paraphrased
 sweep simpler qwen-vla:qwen-vla simpler_widowx --episodes 48
