@@ -40,8 +40,13 @@ OVERRIDES = (
     "optimizer.expert={lr = 2e-3, warmup = 0.02, final = 0.0}",
     "optimizer.betas=[0.9, 0.99]",
     "optimizer.ema=0.995",
+    "report_every=1",
     "track=[]",
 )
+
+
+#: Steps whose losses differ by less than 4e-5 among kinds of CPUs, which round sums otherwise; the next ones make more of it.
+BEGINNING = 9
 
 
 def configuration() -> TrainConfig:
@@ -66,7 +71,7 @@ def main() -> None:
     losses = {line["step"]: line["train/loss"] for line in map(json.loads, run.with_suffix(".jsonl").open())}
     digest = {
         "overrides": OVERRIDES,
-        "losses": {step: losses[step] for step in sorted(losses) if step <= 20 or step % 500 == 0},
+        "losses": {step: losses[step] for step in sorted(losses) if step <= BEGINNING or step % 500 == 0},
         "errors": errors(QwenVlaPolicy(str(policy), temperature="1")),
         "errors at temperature 0.6": errors(QwenVlaPolicy(str(policy))),
     }
