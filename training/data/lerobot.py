@@ -150,6 +150,7 @@ class LeRobotDataset:
         self._horizon = horizon
         self.segmented = segmented
         self._images = images
+        self._pointed = _has_keypoints(meta)
         self._every = every
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
         self._films = FilmReader()
@@ -313,8 +314,7 @@ class LeRobotDataset:
         single = ["timestamp", "frame_index", "episode_index", "task_index"]
         images = [key for key in layout.cameras if key not in meta.films] if with_images else []
         numbers = [layout.action_key] * (not layout.from_states) + [layout.state_key] * bool(layout.embodiment.state_layout)
-        pointed = meta.features.get(KEYPOINTS, {}).get("names") == list(NAMES)
-        names = [*numbers, *single, *images, *[KEYPOINTS] * pointed]
+        names = [*numbers, *single, *images, *[KEYPOINTS] * self._pointed]
         where = f"{file}, episode {number}"
         table = episode_rows(file, number, names, where)
         length = int(meta.lengths[place])
@@ -343,8 +343,19 @@ class LeRobotDataset:
                 key: [image_bytes(each, file, f"{where}, frame {row}") for row, each in enumerate(cells.to_pylist()[:steps])]
                 for key, cells in ((key, table[key]) for key in images)
             },
-            keypoints=vectors(table, KEYPOINTS, range(len(NAMES)), len(NAMES), where)[:steps] if pointed else None,
+            keypoints=vectors(table, KEYPOINTS, range(len(NAMES)), len(NAMES), where)[:steps] if self._pointed else None,
         )
+
+
+def _has_keypoints(meta: Meta) -> bool:
+    """Whether a dataset has our keypoints. Those of another form are refused: to ends they would be none, without a word."""
+    names = meta.features.get(KEYPOINTS, {}).get("names") or []
+    if NAMES[0] in names and list(names) != list(NAMES):
+        raise DataError(
+            f"{meta.folder} has keypoints of {len(names)} numbers a step, as another version of vlarig recorded them; expected "
+            f"{len(NAMES)}: record it again"
+        )
+    return NAMES[0] in names
 
 
 def _differences(states: np.ndarray, frames: np.ndarray, embodiment: Embodiment, where: str) -> np.ndarray:

@@ -384,6 +384,17 @@ def test_bad_meta_is_named(copy: Path, changes: dict[str, Any], words: str) -> N
         open_lerobot(copy, horizon=8)[0]
 
 
+def test_keypoints_of_another_form_are_refused_and_another_column_of_that_name_is_not_ours(copy: Path) -> None:
+    features = json.loads((copy / "meta" / "info.json").read_text())["features"]
+    for names in (["nose", "left_eye"], None):
+        change_info(copy, features=features | {"keypoints": {"dtype": "float32", "shape": [2], "names": names}})
+        assert open_lerobot(copy, horizon=8)[0].keypoints is None
+    earlier = ["object_x", "object_y", "object_z", "turn_cos", "turn_sin"]
+    change_info(copy, features=features | {"keypoints": {"dtype": "float32", "shape": [5], "names": earlier}})
+    with pytest.raises(DataError, match=r"demos has keypoints of 5 numbers a step, as another .* expected 14: record it again"):
+        open_lerobot(copy, horizon=8)
+
+
 def test_a_folder_without_a_dataset_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no \S+info.json; name the folder of a LeRobotDataset"):
         open_lerobot(tmp_path, horizon=8)
