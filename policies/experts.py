@@ -78,7 +78,10 @@ class ScriptedExpert(Generic[SceneType]):
         return np.asarray(next(state.script), dtype=np.float32)[None]
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """The keypoints of a request's words, whoever chose them; ``None`` where the expert knows its suite's own tasks alone."""
+        """The keypoints of a request that begins no episode: of its words, whoever chose them, or of the task that its key names.
+
+        The key of made-up words names the suite alone. ``None`` where the expert does not know what they are about.
+        """
         return None
 
     def _see(self, request: Request) -> SceneType:

@@ -138,7 +138,7 @@ class ExpertPolicy(Policy):
         return [self._reply(request) for request in requests]
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """The keypoints of a request's words, whoever chose them, see :meth:`~.experts.ScriptedExpert.keypoints`."""
+        """The keypoints of a request that begins no episode, see :meth:`~.experts.ScriptedExpert.keypoints`."""
         return self._expert(request.key.partition("/")[0]).keypoints(request)
 
     def _reply(self, request: Request) -> Reply:

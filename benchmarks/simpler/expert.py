@@ -230,17 +230,20 @@ class SimplerExpert(ScriptedExpert[SceneState]):
 
     def keypoints(self, request: Request) -> Keypoints | None:
         """As of the base class: of the task that the request's key names, whose words are its own."""
-        name = "".join(request.key.split("/")[2:3])
-        if name not in TASKS:
-            return None
+        task = TASKS.get(_task_name(request))
         scene = self._see(request)
-        return _keypoints(scene, TASKS[name].aim(scene))
+        return None if task is None else _keypoints(scene, task.aim(scene))
 
     def _script(self, request: Request, state: EpisodeState[SceneState]) -> Iterator[np.ndarray]:
-        name = request.key.split("/")[2]
+        name = _task_name(request)
         if name not in TASKS:
             raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
         return _perform(state, TASKS[name])
+
+
+def _task_name(request: Request) -> str:
+    """The task that the request's key names; empty where it names the suite alone."""
+    return [*request.key.split("/"), "", ""][2]
 
 
 def _keypoints(scene: SceneState, aim: Aim) -> Keypoints:

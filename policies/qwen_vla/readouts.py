@@ -121,7 +121,8 @@ def relations(ends: Tensor, pose: Tensor | None) -> Tensor:
 
 def _from_hand(turn: Tensor, rotation: Tensor) -> Tensor:
     """Cosines and sines of twice and of four times a turn in the frame of the state, ``[B, 4]``, from the hand."""
-    yaw = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0]).unsqueeze(1) * torch.tensor([2.0, 4.0], device=turn.device)
+    yaw = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
+    yaw = torch.stack([2 * yaw, 4 * yaw], dim=1)
     cos, sin = turn.unflatten(1, (2, 2)).unbind(2)
     return torch.stack([cos * yaw.cos() + sin * yaw.sin(), sin * yaw.cos() - cos * yaw.sin()], dim=2).flatten(1)
 

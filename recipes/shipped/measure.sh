@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures what make.sh made, in the same folder: bash recipes/shipped/measure.sh FOLDER
-# The policy on initial states that decided no choice, beside those of its training and in other words; after SFT, with T2A before it
-# and without, on tabletop; two more seeds of the action expert's stage. FOLDER/measured has the tables.
+# The policy on initial states that decided no choice, beside those of its training and in other words; what it reads of SimplerEnv's
+# scenes that it has not seen; after SFT, with T2A before it and without, on tabletop; two more seeds of the action expert's stage.
+# FOLDER/measured has the tables.
 # The same command goes on where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"

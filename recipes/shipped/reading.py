@@ -25,22 +25,18 @@ from vlarig.training.data.render_questions import open_questions
 
 #: Where a task's words are in a prompt.
 TASK = re.compile(r"task: (.*?)\.")
+#: Where the numbers have cosine and sine of twice a turn, in the frame of the state; those of four times follow.
+TURN = 6 * PLACES
 AT_ONCE = 16
-
-
-def turn_of(numbers: np.ndarray) -> tuple[complex, complex]:
-    """Twice and four times a turn, as complex numbers of length 1, or 0 where that says nothing."""
-    half_cos, half_sin, quarter_cos, quarter_sin = numbers[6 * PLACES : 6 * PLACES + 4]
-    return complex(half_cos, half_sin), complex(quarter_cos, quarter_sin)
 
 
 def errors(read: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
     """Of the object and of its place in cm, and of the turn in degrees, which is not a number where there is none, or none is read."""
-    apart = [10 * float(np.linalg.norm(read[at : at + 3] - truth[at : at + 3])) for at in (0, 6)]
-    times = 2 if abs(turn_of(truth)[0]) > 0.5 else 4
-    said, is_so = (turn_of(numbers)[times // 4] for numbers in (read, truth))
+    moved, place = (10 * float(np.linalg.norm(read[at : at + 3] - truth[at : at + 3])) for at in (0, 6))
+    times, at = (2, TURN) if truth[TURN : TURN + 2].any() else (4, TURN + 2)
+    said, is_so = (complex(*numbers[at : at + 2]) for numbers in (read, truth))
     turn = abs(np.degrees(np.angle(said * is_so.conjugate()))) / times if said and is_so else np.nan
-    return apart[0], apart[1], turn
+    return moved, place, turn
 
 
 @torch.no_grad()
@@ -63,8 +59,8 @@ def main(folder: str, checkpoint: str) -> None:
             found[words[1] if words else "?"].append(errors(numbers, np.array(conversation.ends)))
     table = Table("task", "scenes", "object, median", "90 %", "place, median", "90 %", "turn, median", "75 %")
     for task, rows in sorted(found.items()):
-        thing, place, turn = np.array(rows).T
-        places = (f"{np.quantile(each, share):.1f}" for each in (thing, place) for share in (0.5, 0.9))
+        moved, place, turn = np.array(rows).T
+        places = (f"{np.quantile(each, share):.1f}" for each in (moved, place) for share in (0.5, 0.9))
         table.add_row(task, str(len(rows)), *places, *(f"{np.nanquantile(turn, share):.0f}" for share in (0.5, 0.75)))
     Console(width=140).print(table)
 

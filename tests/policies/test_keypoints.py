@@ -55,7 +55,7 @@ def test_nothing_is_said_of_words_that_are_not_understood_or_fit_two_things(text
 def carrot(
     sides: tuple[float, float] = (0.1, 0.03), degrees: float = 0.0, key: str = "simpler_widowx/starvla/put_carrot_on_plate/0"
 ) -> Request:
-    """A request with SimplerEnv's truth of a thing with these level sides, turned so far."""
+    """A request with SimplerEnv's truth of an object with these level sides, turned so far."""
     half = np.radians(degrees) / 2
     thing = np.array([-0.2, 0.0, 0.9, np.cos(half), 0.0, 0.0, np.sin(half)])
     down = np.array([-0.1, 0.1, 1.0, *np.array([1.0, 0.0, 1.0, 0.0]) / np.sqrt(2)])

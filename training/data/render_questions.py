@@ -185,9 +185,8 @@ async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: li
         for moment, (begin, end) in enumerate(itertools.pairwise((0, *scene.stops))):
             if end > begin:
                 snapshot = (await env.step(scene.actions[begin:end])).snapshot
-            found.append(
-                _Seen(number, scene.episode.key, moment, snapshot, None if scene.keypoints is None else scene.keypoints[moment])
-            )
+            keypoints = None if scene.keypoints is None else scene.keypoints[moment]
+            found.append(_Seen(number, scene.episode.key, moment, snapshot, keypoints))
     return found
 
 
