@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from .embodiments import Embodiment
 from .episode import Camera, Episode, Protocol
 from .errors import BadActionError, VlarigError
-from .generators import generators, seeded_generators, set_generators
+from .generators import generators, seeded_generators, set_generators, using_generators
 from .images import as_seen
 from .scene_objects import SceneObject, objects_as_seen
 from .snapshot import (
@@ -102,7 +102,6 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     def __init__(self) -> None:
         self.episode: Optional[Episode] = None
         """The episode that was started last."""
-        self._generators: tuple[Any, Any] = seeded_generators(0)
 
     # Hooks: what an adapter implements.
 
@@ -193,8 +192,8 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self._state_hash = hashlib.sha256()
         self._image_hash = hashlib.sha256()
         self._seconds = {"simulate": 0.0, "render": 0.0}
-        self._generators = seeded_generators(episode.seed)
-        with self._own_generators():
+        self._generators = seeded_generators(episode.seed)  # of its own: envs of one process never share random numbers
+        with using_generators(self._generators):
             with self._timed("simulate"):
                 self._instruction = self.begin(episode, np.random.default_rng(episode.seed))
                 for _ in range(episode.protocol.wait_steps):
@@ -218,7 +217,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         checked = check_actions(actions, self.embodiment)[: protocol.run_steps]
         _decide_grippers(checked, self.embodiment, protocol.gripper)
         steps = []
-        with self._own_generators():
+        with using_generators(self._generators):
             for action in checked:
                 steps.append(self._run_step(action))
                 if self._over:
@@ -366,16 +365,6 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         began = time.perf_counter()
         yield
         self._seconds[activity] += time.perf_counter() - began
-
-    @contextmanager
-    def _own_generators(self) -> Iterator[None]:
-        """Set this env's own process-wide generators, so that envs of one process never share random numbers."""
-        outside = generators()
-        set_generators(self._generators)
-        try:
-            yield
-        finally:
-            set_generators(outside)
 
     def _keep_generators(self) -> None:
         """Take the generators as they are for the next step, before what only looks: a frame more or less changes no future."""

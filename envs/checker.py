@@ -115,7 +115,8 @@ def each_finding(make_env: Callable[[], Env], episodes: Sequence[Episode]) -> It
         yield _run(check, bench)
     for other in others:
         alone = len({episode.initial_state for episode in other}) == 1
-        yield from _check_task(bench.of_task([*other, *first] if alone else other))
+        # In the same env: what the tasks before have left in it must not be seen.
+        yield from _check_task(Bench(make_env, [*other, *first] if alone else other, bench.env))
     yield _run(CHECKS[-1], bench)
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NoReturn, Optional
+from unittest.mock import patch
 
 import numpy as np
 
 from .api import Camera, Env, Episode, Needs, Observation, Snapshot, StepResult
 from .embodiments import Embodiment
 from .errors import VlarigError
-from .generators import generators, seeded_generators, set_generators
 
 #: Steps of a test episode.
 LENGTH = 6
@@ -96,10 +95,6 @@ class Bench:
         self.actions = sample_steps(self.env.embodiment, np.random.default_rng(0), LENGTH)
         self._completed: Optional[str] = None
 
-    def of_task(self, episodes: Sequence[Episode]) -> Bench:
-        """The same env on test with another task's episodes: what the tasks before have left in it must not be seen."""
-        return Bench(self.make_env, episodes, self.env)
-
     def close_siblings(self) -> None:
         while self.siblings:
             self.siblings.pop().close()
@@ -117,7 +112,14 @@ class Bench:
     def without_images(self) -> tuple[Take, Take, list[str]]:
         """An episode that is played without images, its reference, and the views that were rendered all the same."""
         episode, reference = self.due()
-        with counted_renders(self.env) as calls:
+        calls: list[str] = []
+        render_view = self.env.render_view
+
+        def counting(camera: Camera) -> np.ndarray:
+            calls.append(camera.view)
+            return render_view(camera)
+
+        with patch.object(self.env, "render_view", counting):
             take = self.play(episode, WITHOUT_IMAGES)
         return take, reference, calls
 
@@ -234,34 +236,6 @@ def sample_steps(embodiment: Embodiment, rng: np.random.Generator, steps: int) -
     walks = np.array([channel.kind == "absolute" and channel.gripper is None for channel in embodiment.channels])
     share = rng.uniform(-1.0, 1.0, (steps, len(low)))
     return (centre + quarter * np.where(walks, np.cumsum(share, axis=0) / 10, share)).astype(np.float32)
-
-
-@contextmanager
-def counted_renders(env: Env) -> Iterator[list[str]]:
-    """The views that ``env`` renders while the context is open, in order."""
-    calls: list[str] = []
-    render_view = env.render_view
-
-    def counting(camera: Camera) -> np.ndarray:
-        calls.append(camera.view)
-        return render_view(camera)
-
-    env.render_view = counting  # type: ignore[method-assign]
-    try:
-        yield calls
-    finally:
-        del env.render_view
-
-
-@contextmanager
-def disturbed_generators(seed: int) -> Iterator[None]:
-    """Process-wide generators in an unusual state, put back afterwards."""
-    before = generators()
-    set_generators(seeded_generators(seed))
-    try:
-        yield
-    finally:
-        set_generators(before)
 
 
 def _cut(episode: Episode) -> Episode:

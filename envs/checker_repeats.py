@@ -8,7 +8,8 @@ import random
 import numpy as np
 
 from .api import Needs, Snapshot
-from .checker_bench import LENGTH, WITHOUT_IMAGES, Bench, Take, broken, disturbed_generators, sample_steps, start_of
+from .checker_bench import LENGTH, WITHOUT_IMAGES, Bench, Take, broken, sample_steps, start_of
+from .generators import seeded_generators, using_generators
 
 _WHY = "the score then depends on what ran before, on the number of workers and on the order of episodes"
 
@@ -50,7 +51,7 @@ def an_episode_cut_off_midway_leaves_nothing(bench: Bench) -> None:
 def outside_generators_have_no_influence(bench: Bench) -> None:
     """An episode is the same whatever state the process-wide generators are in."""
     episode, reference = bench.due()
-    with disturbed_generators(seed=20):
+    with using_generators(seeded_generators(20)):
         difference = bench.play(episode).difference(reference)
     if difference:
         do = "sample from rng; where the simulator uses random or numpy.random itself, let it do so in begin() and apply() only"
@@ -60,7 +61,7 @@ def outside_generators_have_no_influence(bench: Bench) -> None:
 def outside_generators_are_left_untouched(bench: Bench) -> None:
     """An episode leaves the process-wide generators as they were."""
     episode, _ = bench.due()
-    with disturbed_generators(seed=21):
+    with using_generators(seeded_generators(21)):
         before = _generator_states()
         bench.play(episode, Needs(privileged=True))
         after = _generator_states()

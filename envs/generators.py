@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,3 +22,14 @@ def seeded_generators(seed: int) -> tuple[Any, Any]:
 def set_generators(states: tuple[Any, Any]) -> None:
     random.setstate(states[0])
     np.random.set_state(states[1])
+
+
+@contextmanager
+def using_generators(states: tuple[Any, Any]) -> Iterator[None]:
+    """Within, the process-wide generators are in these states; afterwards they are as they were before."""
+    before = generators()
+    set_generators(states)
+    try:
+        yield
+    finally:
+        set_generators(before)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Generic, Optional, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 
@@ -144,11 +145,8 @@ def watched(
         seen.append(([np.array(each) for each in read(env)], dict(env.metrics())))
         return step
 
-    vars(env)["apply"] = watching
-    try:
+    with patch.object(env, "apply", watching):
         yield seen
-    finally:
-        del vars(env)["apply"]
 
 
 def _compare_observations(where: str, snapshot: Any, upstream: Upstream[Any]) -> None:

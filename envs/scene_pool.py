@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from typing import Any, Callable, Generic, TypeVar
 
-from .generators import generators, set_generators
+from .generators import generators, using_generators
 
 SceneType = TypeVar("SceneType")
 
@@ -22,21 +22,18 @@ class ScenePool(Generic[SceneType]):
     Args:
         load: Loads the scene of a key; it has a method ``close``. What it samples from process-wide generators is put back:
             whether a load is needed depends on what ran before.
-        idle: How many scenes are kept that no env plays.
     """
 
-    def __init__(self, load: Callable[..., SceneType], idle: int = IDLE_SCENES) -> None:
+    def __init__(self, load: Callable[..., SceneType]) -> None:
         self._load = load
-        self._idle = idle
         self._scenes: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
         self._players: Counter[tuple[Hashable, ...]] = Counter()
 
     def borrow(self, *key: Hashable) -> SceneType:
         """The scene of a key, loaded if no env has it. Give it back by :meth:`give_back`."""
         if key not in self._scenes:
-            before = generators()
-            self._scenes[key] = self._load(*key)
-            set_generators(before)
+            with using_generators(generators()):
+                self._scenes[key] = self._load(*key)
         self._scenes.move_to_end(key)
         self._players[key] += 1
         self._close_idle()
@@ -49,7 +46,7 @@ class ScenePool(Generic[SceneType]):
     def _close_idle(self) -> None:
         """Free the scenes that were idle for longest."""
         idle = [key for key in self._scenes if not self._players[key]]
-        leaving = idle[: max(0, len(idle) - self._idle)]
+        leaving = idle[: max(0, len(idle) - IDLE_SCENES)]
         for key in leaving:
             self._scenes.pop(key).close()
         if leaving:

@@ -29,7 +29,7 @@ class Scene:
 
 
 def test_a_scene_is_loaded_once_and_kept_while_it_is_played_and_a_little_longer() -> None:
-    pool = ScenePool(Scene, idle=1)
+    pool = ScenePool(Scene)
     first, again = pool.borrow("suite", "a"), pool.borrow("suite", "a")
     assert first is again
     second = pool.borrow("suite", "b")
