@@ -10,7 +10,7 @@ and gets :class:`WorkerReady`, and then the worker's Welcome. A worker's death i
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, get_args
 
 import numpy as np
 
@@ -157,20 +157,7 @@ class Died(MessageStruct, frozen=True):
 Message = Union[Welcome, Capacity, StartWorker, WorkerReady, Start, Started, Step, Stepped, Failure, Died, Prepare, Prepared]
 
 #: The messages; a message's place is its frame's kind.
-KINDS: tuple[Any, ...] = (
-    Welcome,
-    Capacity,
-    StartWorker,
-    WorkerReady,
-    Start,
-    Started,
-    Step,
-    Stepped,
-    Failure,
-    Died,
-    Prepare,
-    Prepared,
-)
+KINDS: tuple[Any, ...] = get_args(Message)
 
 #: The kinds of a worker's requests, and of its death.
 START, STEP, DIED, PREPARE = map(KINDS.index, (Start, Step, Died, Prepare))
