@@ -1,17 +1,18 @@
-"""What others wrote, checked: plain data becomes typed values, bytes become arrays, and words become one line.
-
-All that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError` of one line.
-"""
+"""What others wrote, checked: plain data becomes typed values, bytes become arrays, and words become one line."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
-from typing import Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import msgspec
 import numpy as np
 
 from .errors import BadMessageError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _LONGEST_LINE = 300
 
@@ -49,6 +50,32 @@ def build_array(dtype: np.dtype[Any], shape: Sequence[int], data: Union[bytes, m
 def one_line(text: str) -> str:
     """``text`` as one printable line of bounded length; parts of it may come from an untrusted peer."""
     return " ".join("".join(each if each.isprintable() else " " for each in text[:_LONGEST_LINE]).split())
+
+
+def first_problem(error: ValidationError) -> str:
+    """What pydantic finds wrong first, as one clause with place and value: ``identity.seed is 'x' and should be a valid integer``."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(map(str, problem["loc"])) or "it"
+    kind, words = problem["type"], problem["msg"]
+    if kind == "missing":
+        clause = f"{place} is missing"
+    elif kind == "extra_forbidden":
+        clause = f"{place} is not known"
+    elif kind == "json_invalid":
+        clause = f"{place} is not JSON ({words.removeprefix('Invalid JSON: ')})"
+    elif kind in ("model_type", "dict_type"):
+        clause = f"{place} is {_named(problem['input'])} and should be an object of named values"
+    elif words.startswith(("Input should", "String should")):
+        expected = words.partition(" ")[2].partition(", unable to")[0]
+        clause = f"{place} is {_named(problem['input'])} and {expected}"
+    else:
+        clause = f"{place}: {words.removeprefix('Value error, ')}"
+    return one_line(clause)
+
+
+def _named(value: object) -> str:
+    """A value in a few letters; a list or an object by what it is."""
+    return {list: "a list", dict: "an object", type(None): "null"}.get(type(value)) or reprlib.repr(value)
 
 
 def _refuse_unknown(given: Any, known: Any, place: str) -> None:

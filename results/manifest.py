@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
-from ..envs.untrusted import convert
-from ..envs.validation import first_problem
+from ..envs.untrusted import convert, first_problem
 from .records import TaskKey
 from .run_files import appearing, sync
 

@@ -20,8 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ...envs.api import Needs
 from ...envs.embodiments import Embodiment
-from ...envs.untrusted import one_line
-from ...envs.validation import first_problem
+from ...envs.untrusted import first_problem, one_line
 from ..api import Policy, PolicyError, Reply, Request
 from ..conventions import find_embodiment, refuse_differences
 from ..images import ImageFit, fit_image

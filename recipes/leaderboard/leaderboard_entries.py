@@ -21,7 +21,7 @@ from vlarig.benchmarks.published import Kind, PublishedRow, PublishedTable
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import TRAINING
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.validation import first_problem
+from vlarig.envs.untrusted import first_problem
 from vlarig.results.tables import RunTable, SuiteTable
 
 _WEIGHTS: dict[Kind, Weights] = {

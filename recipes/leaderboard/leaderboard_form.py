@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlarig.benchmarks.published import Kind, PublishedColumn, PublishedPaper, PublishedRow, PublishedTable
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.validation import first_problem
+from vlarig.envs.untrusted import first_problem
 
 Weights = Literal["shared", "finetuned"]
 _T = TypeVar("_T")
