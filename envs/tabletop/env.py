@@ -98,7 +98,8 @@ class TabletopEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         source = self.embodiment.cameras[camera.view]
-        return self._renderer.render(self._model, self._data.qpos, source, camera.height, camera.width, self._look.textures)
+        canvas = self._renderer.canvas(self._model, camera.height, camera.width, self._look.textures)
+        return canvas.render(self._model, self._data.qpos, source, camera.height, camera.width)
 
     def simulator_state(self) -> np.ndarray:
         """MuJoCo's integration state, the gripper's accumulated command, and the goal's state.
@@ -115,7 +116,7 @@ class TabletopEnv(Env):
         ``object/<name>`` is ``float64[7]``, position and quaternion ``wxyz``; ``tray/<name>`` and ``zone/<name>`` are ``float64[3]``,
         the centre of the underside. ``program`` is ``uint8[bytes]``, the payload's motion program as JSON, where it has one.
         """
-        truth = {f"object/{name}": self._pose(body).copy() for name, body in self._bodies.items()}
+        truth = {f"object/{name}": self._qpos[body].copy() for name, body in self._bodies.items()}
         truth.update({key: np.array([*centre, layout.TABLE_TOP]) for key, centre in self._places.items()})
         if self._program is not None:
             truth["program"] = self._program
@@ -129,9 +130,8 @@ class TabletopEnv(Env):
             for name, colour, kind, body in self._shown
         ]
         source = self.embodiment.cameras[camera.view]
-        return self._renderer.find(
-            self._model, self._data.qpos, source, camera.height, camera.width, objects, self._look.textures
-        )
+        canvas = self._renderer.canvas(self._model, camera.height, camera.width, self._look.textures)
+        return canvas.find(self._model, self._data.qpos, source, camera.height, camera.width, objects)
 
     def metrics(self) -> dict[str, float]:
         """``failed_for_good``: a push that lifted, an order that was broken. ``parts_done``: parts of an ordered goal."""
@@ -185,10 +185,6 @@ class TabletopEnv(Env):
                 owner[geom] = GRIPPER
         return owner
 
-    def _pose(self, body: str) -> np.ndarray:
-        """``float64[7]``, a view on the body's ``qpos``."""
-        return self._qpos[body]
-
     def _held_bodies(self) -> set[str]:
         first = self._geom_owner[self._data.contact.geom1]
         second = self._geom_owner[self._data.contact.geom2]
@@ -198,7 +194,7 @@ class TabletopEnv(Env):
         held = self._held_bodies()
         objects = {}
         for name, body in self._bodies.items():
-            pose = self._pose(body)
+            pose = self._qpos[body]
             velocity = self._qvel[body]
             rotation = np.empty(9)
             mujoco.mju_quat2Mat(rotation, pose[3:])

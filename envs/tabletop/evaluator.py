@@ -19,51 +19,35 @@ from ..upstream import quiet
 from .env import TabletopEnv
 from .scene import LOG, SUBSTEPS, TabletopScene
 
+with quiet(LOG):
+    from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
+
+
+class _Scene(TabletopScene):
+    """Our scene with robosuite's own methods put back."""
+
+    _setup_observables = ManipulationEnv._setup_observables
+    edit_model_xml = ManipulationEnv.edit_model_xml
+
 
 class RobosuiteLoop(Upstream[TabletopEnv]):
     """robosuite's own loop."""
 
     def __init__(self, episode: Episode, seeing: bool = True) -> None:
-        from robosuite.controllers import load_composite_controller_config
-        from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
-
         camera = episode.protocol.cameras[0]
         cameras = {
             "camera_names": ["ego", "robot0_eye_in_hand"],
             "camera_heights": camera.height,
             "camera_widths": camera.width,
         }
-        settings = {
-            "robots": "Panda",
-            "controller_configs": load_composite_controller_config(controller="BASIC", robot="Panda"),
-            "initialization_noise": None,
-            "has_renderer": False,
-            "control_freq": 20,
-            "ignore_done": True,
-            "hard_reset": False,
-            "renderer": "mujoco",
-            **(cameras if seeing else {"use_camera_obs": False, "has_offscreen_renderer": False}),
-        }
-
-        class Scene(TabletopScene):
-            """Our scene with robosuite's own methods put back."""
-
-            _setup_observables = ManipulationEnv._setup_observables
-            edit_model_xml = ManipulationEnv.edit_model_xml
-
-            def __init__(self) -> None:
-                self._poses = {}
-                ManipulationEnv.__init__(self, **settings)
-
-        with quiet(LOG):
-            self.scene = Scene()
+        self.scene = _Scene(**cameras if seeing else {})
         self._poses = {}
 
     def follow(self, env: TabletopEnv) -> None:
         """Put everything where our env, at the start of the episode, has it."""
         for name in (f"{kind}_{number}" for kind in ("tray", "zone") for number in range(2)):
             self.scene.raw_model.body(name).pos[:] = env._model.body(name).pos
-        self._poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
+        self._poses = {body: env._qpos[body].copy() for names in self.scene.bodies.values() for body in names}
 
     def reset(self, episode: Episode) -> None:
         render_here(self.scene.sim)

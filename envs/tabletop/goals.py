@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import layout, predicates
-from .world import HEIGHT_SLACK, STACK_OFFSET, ObjectState, World
+from .world import HEIGHT_SLACK, ObjectState, World
 
 #: Least and greatest distance between the centres of objects that are beside each other: half a centimetre of air at least, two
 #: object widths of it at most.
@@ -89,13 +89,12 @@ def holds(spec: dict[str, Any], world: World) -> bool:
     if not obj.placed:
         return False
     if kind == "inside":
-        return _inside(obj, world.places[spec["tray"]]) and not any(
-            _inside(other, world.places[spec["tray"]]) for name, other in world.objects.items() if name != spec["object"]
-        )
+        tray = world.places[spec["tray"]]
+        return [name for name, other in world.objects.items() if predicates.is_inside(other, tray)] == [spec["object"]]
     if kind == "beside":
         return _beside(obj, world.objects[spec["reference"]], spec["side"])
     if kind == "stacked":
-        return _stacked(obj, world.objects[spec["base"]])
+        return predicates.on(spec, world) and world.objects[spec["base"]].lowest < HEIGHT_SLACK
     if kind == "pushed":
         away = np.abs(obj.position[:2] - world.places[spec["zone"]])
         return bool(obj.lowest < HEIGHT_SLACK and away.max() < PUSHED_WITHIN)
@@ -112,22 +111,9 @@ def _pushed(spec: dict[str, Any]) -> list[str]:
     return [name for part in spec.get("parts", []) for name in _pushed(part)]
 
 
-def _inside(obj: ObjectState, tray: np.ndarray) -> bool:
-    """Its centre is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
-    away = np.abs(obj.position[:2] - tray)
-    return bool(away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
-
-
 def _beside(obj: ObjectState, reference: ObjectState, side: str) -> bool:
     """Both are on the table; left and right are those of the ego image, whose right is the world's ``y``."""
     across, along = (obj.position - reference.position)[:2]
     distance = -along if side == "left" else along
     on_table = max(obj.lowest, reference.lowest) < HEIGHT_SLACK
     return bool(on_table and reference.placed and BESIDE[0] <= distance <= BESIDE[1] and abs(across) < BESIDE_ACROSS)
-
-
-def _stacked(obj: ObjectState, base: ObjectState) -> bool:
-    """The upper object's underside lies on the lower one's top, and the lower one is on the table."""
-    offset = float(np.linalg.norm((obj.position - base.position)[:2]))
-    gap = obj.lowest - (base.lowest + 2 * base.reach)
-    return bool(offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK and base.placed and base.lowest < HEIGHT_SLACK)

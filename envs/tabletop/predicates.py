@@ -30,8 +30,7 @@ BETWEEN = 0.3
 def in_tray(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the floor of ``tray``; others may be there too."""
     obj = world.objects[spec["object"]]
-    away = np.abs(obj.position[:2] - world.places[spec["tray"]])
-    return bool(obj.placed and away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
+    return obj.placed and is_inside(obj, world.places[spec["tray"]])
 
 
 def in_zone(spec: dict[str, Any], world: World) -> bool:
@@ -44,12 +43,11 @@ def in_zone(spec: dict[str, Any], world: World) -> bool:
 def on(spec: dict[str, Any], world: World) -> bool:
     """``object`` lies on top of ``base``, which may itself be on another."""
     obj, base = world.objects[spec["object"]], world.objects[spec["base"]]
-    offset = float(np.linalg.norm((obj.position - base.position)[:2]))
     gap = obj.lowest - (base.lowest + 2 * base.reach)
-    return bool(obj.placed and base.placed and offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK)
+    return obj.placed and base.placed and _distance(obj, base) < STACK_OFFSET and abs(gap) < HEIGHT_SLACK
 
 
-def beside(spec: dict[str, Any], world: World) -> bool:
+def next_to(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the ``side`` of ``reference`` (left, right, front or behind, as the ego view shows them), near it."""
     obj, reference = world.objects[spec["object"]], world.objects[spec["reference"]]
     x, y = (obj.position - reference.position)[:2]
@@ -121,22 +119,19 @@ def untouched(spec: dict[str, Any], world: World) -> bool:
 
 #: Kind of a predicate's data to the predicate.
 KINDS: dict[str, Callable[[dict[str, Any], World], bool]] = {
-    "in_tray": in_tray,
-    "in_zone": in_zone,
-    "on": on,
-    "next_to": beside,
-    "grouped": grouped,
-    "apart": apart,
-    "at": at,
-    "region": region,
-    "between": between,
-    "row": row,
-    "untouched": untouched,
+    predicate.__name__: predicate
+    for predicate in (in_tray, in_zone, on, next_to, grouped, apart, at, region, between, row, untouched)
 }
 
 
+def is_inside(obj: ObjectState, tray: np.ndarray) -> bool:
+    """Its centre is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
+    away = np.abs(obj.position[:2] - tray)
+    return bool(away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
+
+
 def _on_table(obj: ObjectState) -> bool:
-    return bool(obj.placed and obj.lowest < HEIGHT_SLACK)
+    return obj.placed and obj.lowest < HEIGHT_SLACK
 
 
 def _distance(one: ObjectState, other: ObjectState) -> float:

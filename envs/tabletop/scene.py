@@ -67,6 +67,9 @@ class _Task(ManipulationTask):
 class TabletopScene(ManipulationEnv):
     """The robosuite environment: steps the Panda under ``OSC_POSE`` and finds its bodies by name.
 
+    Args:
+        cameras: robosuite's settings of cameras that it renders itself; none without them.
+
     Attributes:
         bodies: Shape to the names of its bodies in the compiled scene.
         control: The episode's controller.
@@ -74,20 +77,21 @@ class TabletopScene(ManipulationEnv):
 
     bodies = {shape: tuple(f"{shape}_{index}" for index in range(spec.count)) for shape, spec in layout.SHAPES.items()}
 
-    def __init__(self) -> None:
+    def __init__(self, **cameras: Any) -> None:
         self._poses: dict[str, np.ndarray] = {}
         with quiet(LOG):
             super().__init__(
                 robots="Panda",
                 controller_configs=load_composite_controller_config(controller="BASIC", robot="Panda"),
                 initialization_noise=None,
-                use_camera_obs=False,
+                use_camera_obs=bool(cameras),
                 has_renderer=False,
-                has_offscreen_renderer=False,
+                has_offscreen_renderer=bool(cameras),
                 control_freq=20,
                 ignore_done=True,
                 hard_reset=False,
                 renderer="mujoco",
+                **cameras,
             )
         # The robot's own copy of the model, visual meshes and all, serves whole-body IK alone.
         self.robots[0].robot_model.mujoco_model = None

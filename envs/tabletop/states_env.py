@@ -22,12 +22,12 @@ class TabletopStatesEnv(TabletopEnv):
         """
         robot = super().state()
         names = {role: name for name, role in self._goal.roles().items()}
-        pose = self._pose(self._bodies[names["object"]])
+        pose = self._qpos[self._bodies[names["object"]]]
         turn = 8 * np.arctan2(pose[6], pose[3])  # four times the angle, of which the quaternion has the half
         base = self._bodies.get(names["goal"])
         if base is None:
             (centre,) = (place for key, place in self._places.items() if key.partition("/")[2] == names["goal"])
             goal = np.array([*centre, layout.TABLE_TOP])
         else:
-            goal = self._pose(base)[:3]
+            goal = self._qpos[base][:3]
         return np.concatenate([robot, pose[:3] - robot[:3], [np.cos(turn), np.sin(turn)], goal - robot[:3]]).astype(np.float32)

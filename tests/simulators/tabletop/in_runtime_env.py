@@ -230,7 +230,7 @@ def judge(env: TabletopEnv, goal: dict[str, Any], *moves: dict[str, tuple[float,
     env.open(replace(episode("stack", 0), payload=scene(goal)), BLIND)
     for move in moves:
         for name, position in move.items():
-            env._pose(env._bodies[name])[:3] = position
+            env._qpos[env._bodies[name]][:3] = position
         steps = [env.apply(np.zeros(7, dtype=np.float32)) for _ in range(12)]
     return steps[-1].success_at_end
 
@@ -253,7 +253,7 @@ def test_a_held_object_is_not_placed(env: TabletopEnv) -> None:
     tray = env._data.site_xpos[env._grip_site][:2].copy()
     env._model.body("tray_0").pos[:2] = tray
     env._places["tray/white tray"] = tray
-    env._pose(env._bodies["red cube"])[:3] = (*tray, FLOOR)
+    env._qpos[env._bodies["red cube"]][:3] = (*tray, FLOOR)
     close, open_again = np.zeros(7, dtype=np.float32), np.zeros(7, dtype=np.float32)
     close[6], open_again[6] = 1.0, -1.0
     gripped = [env.apply(close).success_at_end for _ in range(20)]
@@ -305,7 +305,7 @@ def test_two_steps_ask_for_the_order(env: TabletopEnv) -> None:
 def test_a_failure_for_good_ends_the_episode(env: TabletopEnv) -> None:
     goal = {"kind": "pushed", "object": "red cube", "zone": "pink zone"}
     env.open(replace(episode("stack", 0), payload=scene(goal)), BLIND)
-    env._pose(env._bodies["red cube"])[2] += 0.05
+    env._qpos[env._bodies["red cube"]][2] += 0.05
     result = env.step_chunk(np.zeros((16, 7)))
     assert result.over
     assert len(result.steps) == 1
