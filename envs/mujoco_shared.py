@@ -19,6 +19,9 @@ import numpy as np
 from .mujoco_view import View
 from .scene_objects import SceneObject, box_of
 
+#: Name of robosuite's log, with lines on optional packages that would be repeated in every worker.
+ROBOSUITE_LOG = "robosuite_logs"
+
 #: Most geoms in an image (robosuite 1.4.0, utils/binding_utils.py).
 MAX_GEOMS = 1000
 
@@ -81,14 +84,9 @@ class Canvas:
         self._unseen = list(options.geomgroup).index(0)
 
     def render(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
-        """The camera's image, ``uint8[height, width, 3]``, upright.
+        """The named camera's image, ``uint8[height, width, 3]``, upright.
 
-        Args:
-            model: The model as it is now: poses of its static bodies, colours.
-            qpos: Generalised positions, ``float64[nq]``.
-            camera: Name of a camera of the model.
-            height: In pixels.
-            width: In pixels.
+        ``model`` is the model as it is now, with poses of static bodies and colours; ``qpos`` generalised positions, ``float64[nq]``.
         """
         self._look(model, qpos, camera, width / height)
         return self._rendered(height, width)

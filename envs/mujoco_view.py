@@ -36,9 +36,7 @@ class View:
     def misses(self, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
         """Which spheres lie wholly outside, ``bool[spheres]``; some that do, near an edge of the pyramid, are not found.
 
-        Args:
-            centres: ``float64[spheres, 3]``, in the world.
-            radii: ``float64[spheres]``.
+        Their ``centres`` in the world are ``float64[spheres, 3]``, their ``radii`` ``float64[spheres]``.
         """
         x, y, backwards = ((centres - self.position) @ self.axes).T
         radii = radii + MARGIN

@@ -17,9 +17,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from ..mujoco_shared import as_slice
+from ..mujoco_shared import ROBOSUITE_LOG, as_slice
 from ..upstream import quiet
-from .upstream import ROBOSUITE_LOG
 
 with quiet(ROBOSUITE_LOG):
     from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error, set_goal_orientation

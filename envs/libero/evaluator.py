@@ -46,15 +46,10 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
         with blank():
             self.env: Any = self._make()
 
-    @property
-    def piles_up(self) -> bool:
-        """Whether a reset leaves something for the next one: each appends the task's samplers of joints once more."""
-        return len(self.env.env.object_property_initializers) > 0
-
     def reset(self, episode: Episode) -> None:
-        """The evaluators', in a new env where the last episode has left something in this one."""
+        """The evaluators', in a new env where a reset leaves something for the next: it appends samplers of joints once more."""
         with blank():
-            if self._played and self.piles_up:
+            if self._played and self.env.env.object_property_initializers:
                 self.env = self._make()
             self._begin(episode)
             waiting = list(episode.protocol.wait_action)

@@ -69,7 +69,6 @@ class Scene:
         self._geoms: dict[str, np.ndarray] = {}
         self._shapes: dict[str, Shape] = {}
         self._inside: Optional[EnvState] = None
-        self._canvas: Optional[Canvas] = None
 
     def new_env_state(self) -> EnvState:
         """An env with nothing in it yet; :meth:`reset` fills it."""
@@ -125,15 +124,13 @@ class Scene:
         self.upstream._post_process()
         return success
 
-    @property
+    @cached_property
     def canvas(self) -> Canvas:
         """The scene's renderer, made for the first image."""
-        if self._canvas is None:
-            options = mujoco.MjvOption()
-            options.geomgroup[COLLISION_GROUP] = 0
-            options.geomgroup[VISUAL_GROUP] = 1
-            self._canvas = Canvas(self.model, BUFFER, options)
-        return self._canvas
+        options = mujoco.MjvOption()
+        options.geomgroup[COLLISION_GROUP] = 0
+        options.geomgroup[VISUAL_GROUP] = 1
+        return Canvas(self.model, BUFFER, options)
 
     @cached_property
     def bodies(self) -> dict[str, int]:
@@ -159,9 +156,8 @@ class Scene:
         return self._shapes[name]
 
     def close(self) -> None:
-        if self._canvas is not None:
-            self._canvas.close()
-            self._canvas = None
+        if "canvas" in vars(self):
+            self.canvas.close()
 
     def _restore(self, env: EnvState) -> None:
         """The model and the env as if just compiled."""

@@ -13,13 +13,11 @@ from typing import Any
 
 from .. import upstream
 from ..errors import VlarigError
-from ..mujoco_shared import forget_compilation, keep_no_files, keeps_files
+from ..mujoco_shared import ROBOSUITE_LOG, forget_compilation, keep_no_files, keeps_files
 from ..upstream import Patch, patched, quiet
 
 #: What a reset of upstream's changes in the model: the poses of fixtures, and which sites are seen.
 CHANGED_BY_RESETS = ("body_pos", "body_quat", "site_rgba")
-
-ROBOSUITE_LOG = "robosuite_logs"
 
 
 def assets_folder() -> Path:

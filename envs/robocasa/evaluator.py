@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 
 from ..api import Episode
-from ..mujoco_shared import bare_steps, integration_state
+from ..mujoco_shared import ROBOSUITE_LOG, bare_steps, integration_state
 from ..parity import Upstream, Verdict
 from ..robosuite_loop import blank, render_here
 from ..upstream import quiet
 from .env import SUBSTEPS, RobocasaEnv
 from .robot import STARVLA_ORDER, split
-from .upstream import ROBOSUITE_LOG, make_task, reset_task
+from .upstream import make_task, reset_task
 
 VIEW = "video.ego_view_bg_crop_pad_res256_freq20"
 

@@ -6,8 +6,6 @@ grasp it is tried in the simulation, until upstream's own check is passed; then 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Optional
 
@@ -39,14 +37,6 @@ TRAVEL, RETREAT = np.array([0.0, 0.0, 0.16]), np.array([0.0, -0.22, 0.3])
 SHIFTS = np.array([[0.0, 0.0, 0.0], [0.0, -0.012, 0.0], [0.0, 0.012, 0.0], [-0.012, 0.0, 0.0]])
 
 
-@dataclass(frozen=True, eq=False)
-class Grasp:
-    """A way to grasp: angle of the fingers about the vertical from the robot's front, in rad, and a shift from :data:`GRASP`."""
-
-    turn: float
-    shift: np.ndarray
-
-
 class Planner:
     """Plans with one hand, ``right`` or ``left``, of an env that has just begun an episode."""
 
@@ -76,8 +66,11 @@ class Planner:
         """Height of the object's top over its origin, in m."""
         return float(self.task.objects[name].top_offset[2])
 
-    def grasps(self) -> Iterator[Grasp]:
-        """Ways to grasp, with fingers across the object's shorter side and near the robot's front first."""
+    def grasps(self) -> list[tuple[np.ndarray, float]]:
+        """Ways to grasp, with fingers across the object's shorter side and near the robot's front first.
+
+        Each is a shift from :data:`GRASP`, and the angle of the fingers about the vertical from the robot's front, in rad.
+        """
         quaternion = self.data.xquat[self.task.obj_body_id["obj"]]
         yaw = 2 * np.arctan2(quaternion[3], quaternion[0])
         sizes = np.ptp(self.task.objects["obj"].get_bbox_points(), axis=0) / 2
@@ -85,7 +78,7 @@ class Planner:
         turns = sorted(
             ((turn + np.pi) % (2 * np.pi) - np.pi for turn in turns), key=lambda turn: abs(turn - 0.3 * self.mirror[0])
         )
-        yield from (Grasp(turn, shift) for shift, turn in product(SHIFTS, turns[:2]))
+        return list(product(SHIFTS, turns[:2]))
 
     def solve(self, position: np.ndarray, rotation: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, float]:
         """Angles of the joints that bring the grip site there, by damped least squares, and how far they miss, in m and rad."""
@@ -136,14 +129,14 @@ class Planner:
     def hand(self, numbers: np.ndarray) -> None:
         self.play(self.set_part(self.row, f"{self.side}_hand", numbers), FINGERS)
 
-    def attempt(self, grasp: Grasp) -> bool:
+    def attempt(self, shift: np.ndarray, turn: float) -> bool:
         """Play one way to do it from the start; whether the task is solved then."""
         self.rows, self.row = [], self.start.copy()
         self.angles = self.data.qpos[self.joints].copy()
-        forward = np.array([-np.sin(grasp.turn), np.cos(grasp.turn), 0.0])
+        forward = np.array([-np.sin(turn), np.cos(turn), 0.0])
         down = np.array([0.0, 0.0, -1.0])
         rotation = np.stack([np.cross(-forward, down), -forward, down], axis=1)
-        inside = self.mirror * (GRASP + grasp.shift)
+        inside = self.mirror * (GRASP + shift)
         origin = self.place("obj")
         at = origin - self.top("obj") * down - rotation @ inside
         self.hand(OPEN)
@@ -181,8 +174,8 @@ def plan(env: RobocasaEnv) -> Optional[np.ndarray]:
 
     try:
         for planner in planners:
-            for grasp in list(planner.grasps()):
-                if planner.attempt(grasp):
+            for grasp in planner.grasps():
+                if planner.attempt(*grasp):
                     return np.array(planner.rows, np.float32)
                 put_back()
         return None

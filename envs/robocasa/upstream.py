@@ -21,15 +21,13 @@ import numpy as np
 
 from .. import upstream
 from ..errors import VlarigError
-from ..mujoco_shared import forget_compilation
+from ..mujoco_shared import ROBOSUITE_LOG, forget_compilation
 from ..upstream import Patch, quiet
 
 #: Bundle of upstream's code, with its data files in the folders that it expects them in.
 BUNDLE = "robocasa_gr1"
 
 ROBOT = "GR1ArmsAndWaistFourierHands"
-
-ROBOSUITE_LOG = "robosuite_logs"
 
 _ENVS = "robocasa.utils.gym_utils.gymnasium_groot"
 _GENERATED = "robocasa.environments.tabletop.tabletop_24dc"

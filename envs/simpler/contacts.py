@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -60,13 +59,9 @@ class Contacts:
             strength = np.linalg.norm(push)
             if strength / scale < least:
                 return False
-            direction = opening * rotation_matrix(self._scene.links[link].entity_pose)[:, 1]
+            axes = self._scene.links[link].entity_pose.to_transformation_matrix()[:3, :3].astype(np.float64)
+            direction = opening * axes[:, 1]
             cosine = np.clip(push @ direction / max(strength, 1e-12), -1.0, 1.0)
             if np.degrees(np.arccos(cosine)) > angle:
                 return False
         return True
-
-
-def rotation_matrix(pose: Any) -> np.ndarray:
-    """The axes of a pose in the world frame, as the columns of ``float64[3, 3]``."""
-    return pose.to_transformation_matrix()[:3, :3].astype(np.float64)

@@ -68,8 +68,5 @@ ABOUT_THE_HAND = frozenset({"fixed_axes", "rotation_vector"})
 
 #: Value of a protocol's option ``rotation`` to what it does: roll, pitch, yaw, ``float64[3]`` in rad, to the controller's angles.
 ROTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "fixed_axes": fixed_axes,
-    "rotation_vector": rotation_vector,
-    "moving_axes": moving_axes,
-    "maniskill3": maniskill3,
+    rotation.__name__: rotation for rotation in (fixed_axes, rotation_vector, moving_axes, maniskill3)
 }

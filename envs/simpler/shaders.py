@@ -24,9 +24,6 @@ def overlaid_shaders() -> str:
 
     The pass :data:`UNLIT` writes depth, the entity's id and no colour, so that the image's alpha is 0 but where bodies are lit. The
     background, whose alpha is 0 too, is not looked up in the environment map, which is black in a scene that has none.
-
-    Raises:
-        VlarigError: SAPIEN's shaders are others, or the folder cannot be written.
     """
     files = {file.name: file.read_text() for file in (_SAPIENS / "minimal").iterdir()}
     files[f"gbuffer{LIT}.frag"] = files["gbuffer.frag"]

@@ -12,14 +12,14 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from ..api import Episode
-from ..mujoco_shared import bare_steps
+from ..mujoco_shared import ROBOSUITE_LOG, bare_steps
 from ..parity import Upstream, Verdict
 from ..robosuite_loop import blank, render_here
 from ..upstream import quiet
 from .env import TabletopEnv
-from .scene import LOG, SUBSTEPS, TabletopScene
+from .scene import SUBSTEPS, TabletopScene
 
-with quiet(LOG):
+with quiet(ROBOSUITE_LOG):
     from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
 
 

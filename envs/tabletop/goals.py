@@ -73,11 +73,7 @@ class Goal:
 
 
 def holds(spec: dict[str, Any], world: World) -> bool:
-    """Whether a goal without memory is fulfilled now.
-
-    Raises:
-        ValueError: The kind of goal is unknown.
-    """
+    """Whether a goal without memory is fulfilled now."""
     kind = spec["kind"]
     if kind in ("all", "any"):
         return (all if kind == "all" else any)(holds(part, world) for part in spec["parts"])

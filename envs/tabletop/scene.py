@@ -13,14 +13,12 @@ from typing import Any, Optional
 import mujoco
 import numpy as np
 
+from ..mujoco_shared import ROBOSUITE_LOG
 from ..upstream import quiet
 from . import layout, textures
 from .randomization import FLOOR_TEXTURE, TABLE_TEXTURE, Sample
 
-#: robosuite's log, with lines on optional packages that would be repeated in every worker.
-LOG = "robosuite_logs"
-
-with quiet(LOG):
+with quiet(ROBOSUITE_LOG):
     from robosuite.controllers import load_composite_controller_config
     from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
     from robosuite.models.arenas import TableArena
@@ -79,7 +77,7 @@ class TabletopScene(ManipulationEnv):
 
     def __init__(self, **cameras: Any) -> None:
         self._poses: dict[str, np.ndarray] = {}
-        with quiet(LOG):
+        with quiet(ROBOSUITE_LOG):
             super().__init__(
                 robots="Panda",
                 controller_configs=load_composite_controller_config(controller="BASIC", robot="Panda"),
@@ -116,7 +114,7 @@ class TabletopScene(ManipulationEnv):
         robot.init_qpos = np.array(robot.robot_model.init_qpos)
         if sampled is not None:
             robot.init_qpos = robot.init_qpos + sampled.joints
-        with quiet(LOG):
+        with quiet(ROBOSUITE_LOG):
             self.reset()
         self.control = ArmController(robot, self.raw_model, self.raw_data, sampled)
 
