@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -75,10 +73,10 @@ class VlnceEnv(Env):
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         payload = episode.payload
-        with _unfit():
+        self.person: Optional[Person] = None
+        try:
             self.rules = Rules.of(episode.protocol.options)
             surface = self._enter(payload["bundle"], payload["scene"]).surface
-            self.person: Optional[Person] = None
             if payload["kind"] == "instruction_following":
                 position, yaw = np.array(payload["position"], np.float32), heading_of(payload["rotation"])
                 self._goals = [np.array(goal, np.float32) for goal in payload["goals"]]
@@ -88,6 +86,8 @@ class VlnceEnv(Env):
             else:
                 position, yaw, self.person = sample_tracking(surface, rng)
                 self._goals = [self.person.route[-1]]
+        except VlarigError as error:  # what is wrong with an episode's data concerns that episode alone
+            raise UnfitEpisodeError(str(error)) from error
         reference = payload.get("reference")
         self.walker = Walker(surface, self.rules, position, yaw)
         self._trail = [self.walker.position]
@@ -243,15 +243,6 @@ class RxrEnv(VlnceEnv):
     """The same with RxR's agent."""
 
     embodiment = VLNCE_RXR
-
-
-@contextmanager
-def _unfit() -> Iterator[None]:
-    """What is wrong with an episode's data concerns that episode alone."""
-    try:
-        yield
-    except VlarigError as error:
-        raise UnfitEpisodeError(str(error)) from error
 
 
 def _check_start(surface: Surface, position: np.ndarray) -> None:

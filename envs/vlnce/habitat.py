@@ -34,11 +34,9 @@ class HabitatSurface(Surface):
         self._finder = finder
 
     def snap(self, point: np.ndarray) -> np.ndarray:
-        """The nearest point, ``float32[3]``; NaN where none is near."""
         return np.array(self._finder.snap_point(np.asarray(point, np.float32)), np.float32)
 
     def move(self, start: np.ndarray, end: np.ndarray, sliding: bool) -> np.ndarray:
-        """Where a step ends, ``float32[3]``."""
         step = self._finder.try_step if sliding else self._finder.try_step_no_sliding
         return np.array(step(np.asarray(start, np.float32), np.asarray(end, np.float32)), np.float32)
 
@@ -50,7 +48,6 @@ class HabitatSurface(Surface):
         return Way(float(path.geodesic_distance), np.array(path.points, np.float32).reshape(-1, 3))
 
     def floor(self) -> np.ndarray:
-        """Its triangles, ``float32[triangles, 3, 3]``."""
         corners = np.array(self._finder.build_navmesh_vertices(), np.float32).reshape(-1, 3)
         return corners[np.array(self._finder.build_navmesh_vertex_indices(), np.int64)].reshape(-1, 3, 3)
 
@@ -95,7 +92,6 @@ class HabitatWorld(World):
     def render(
         self, position: np.ndarray, yaw: float, lens: Lens, height: int, width: int, person: Optional[np.ndarray] = None
     ) -> np.ndarray:
-        """What the agent sees, ``uint8[height, width, 3]``."""
         if person is not None:
             raise VlarigError(
                 "another walker is not rendered by habitat-sim here; use the runtime `vlnce` that vlarig installs"

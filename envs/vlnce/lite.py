@@ -60,13 +60,10 @@ class Canvas:
         context: The context; whoever uses it enters it as a context manager, for another may be the current one.
         program: Renders textured triangles; its uniform ``camera`` maps metres to clip space.
         figure: Another walker, at the origin.
-
-    Args:
-        renderer: What the name of the renderer begins with; ``None`` for what ``VLARIG_EGL_RENDERER`` says, or for ``llvmpipe``.
     """
 
-    def __init__(self, renderer: Optional[str] = None) -> None:
-        self.context: Any = _open_context(renderer or os.environ.get(RENDERER_VARIABLE) or SOFTWARE)
+    def __init__(self) -> None:
+        self.context: Any = _open_context(os.environ.get(RENDERER_VARIABLE) or SOFTWARE)
         with self.context:
             self.program: Any = self.context.program(VERTEX, FRAGMENT)
             self.figure = Mesh(self, _figure(), {})
@@ -75,10 +72,7 @@ class Canvas:
     def render(self, rendered: list[tuple[Mesh, np.ndarray]], height: int, width: int) -> np.ndarray:
         """An image, ``uint8[height, width, 3]``, upright, on black.
 
-        Args:
-            rendered: Meshes, each with the ``float64[4, 4]`` from its metres to clip space.
-            height: In pixels.
-            width: In pixels.
+        ``rendered`` are meshes, each with the ``float64[4, 4]`` from its metres to clip space.
         """
         size = (width, height)
         with self.context:
@@ -134,8 +128,7 @@ class Mesh:
     def render(self, camera: np.ndarray) -> None:
         """Render what may be in the image, with the canvas's context as the current one.
 
-        Args:
-            camera: From metres to clip space, ``float64[4, 4]``.
+        ``camera`` is from metres to clip space, ``float64[4, 4]``.
         """
         self._canvas.program["camera"].write(camera.T.astype(np.float32).tobytes())
         sides = np.concatenate([camera[3] + camera[:3], camera[3] - camera[:2]])

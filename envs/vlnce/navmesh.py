@@ -160,7 +160,6 @@ class NavMesh(Surface):
         return Way(length, points)
 
     def floor(self) -> np.ndarray:
-        """Its triangles, ``float32[triangles, 3, 3]``."""
         return np.array([triangle[0] for each in self._polygons if each.open for triangle in each.triangles], np.float32)
 
     def _project(self, point: Point) -> Optional[tuple[Polygon, Point]]:

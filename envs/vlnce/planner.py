@@ -66,17 +66,11 @@ class Plan:
         return None
 
 
-def plan(walker: Walker, goals: Sequence[np.ndarray], arrived: float = ARRIVED) -> Optional[Plan]:
-    """Moves through the goals, one after the other, each ``float32[3]``; ``None`` where a goal cannot be reached.
-
-    Args:
-        walker: Where the agent is.
-        goals: Habitat's coordinates.
-        arrived: Metres to a goal at which it is reached.
-    """
+def plan(walker: Walker, goals: Sequence[np.ndarray]) -> Optional[Plan]:
+    """Moves through the goals, one after the other, each ``float32[3]``; ``None`` where a goal cannot be reached."""
     walker, moves, poses = walker.copy(), [], [_place(walker)]
     for goal in goals:
-        found = _search(walker, goal, arrived)
+        found = _search(walker, goal)
         if found is None:
             return None
         for move in found:
@@ -109,7 +103,7 @@ class _Node:
     away: bool = False
 
 
-def _search(walker: Walker, goal: np.ndarray, arrived: float) -> Optional[tuple[Primitive, ...]]:
+def _search(walker: Walker, goal: np.ndarray) -> Optional[tuple[Primitive, ...]]:
     order, seen = itertools.count(), set()
     heap: list[tuple[float, int, _Node]] = []
 
@@ -121,7 +115,7 @@ def _search(walker: Walker, goal: np.ndarray, arrived: float) -> Optional[tuple[
         if not heap:
             return None
         node = heapq.heappop(heap)[2]
-        if node.way.length <= arrived:
+        if node.way.length <= ARRIVED:
             return node.moves
         if not math.isfinite(node.way.length):
             return None

@@ -15,12 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Agent:
-    """The body for which the walkable surface is made.
-
-    Attributes:
-        height: Metres.
-        radius: Metres.
-    """
+    """The body for which the walkable surface is made, in metres."""
 
     height: float
     radius: float
