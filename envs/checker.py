@@ -126,7 +126,8 @@ def _check_task(bench: Bench) -> Iterator[Finding]:
         yield finding
         if finding.stopped:
             break
-    bench.close_siblings()
+    for sibling in bench.siblings:
+        sibling.close()
 
 
 def _by_task(episodes: Sequence[Episode]) -> list[list[Episode]]:

@@ -87,17 +87,13 @@ class Bench:
             )
         self.make_env = make_env
         self.env = env or make_env()
-        self.siblings: list[Env] = []
+        self.siblings: list[Env] = []  # closed with the last check
         self.episodes = [_cut(episode) for episode in episodes]
         self.first = self.episodes[0]
         self.other = next(episode for episode in self.episodes if start_of(episode) != start_of(self.first))
         self.payload = copy.deepcopy(self.first.payload)
         self.actions = sample_steps(self.env.embodiment, np.random.default_rng(0), LENGTH)
         self._completed: Optional[str] = None
-
-    def close_siblings(self) -> None:
-        while self.siblings:
-            self.siblings.pop().close()
 
     @cached_property
     def reference(self) -> Take:
@@ -200,11 +196,6 @@ class Bench:
                 take.run(env, steps.copy())
         self.finished(self.first)
         return takes[0], takes[1]
-
-    def sibling(self) -> Env:
-        """A further env of this process, closed with the last check."""
-        self.siblings.append(self.env.sibling())
-        return self.siblings[-1]
 
     def complete(self, take: Take, episode: Episode) -> None:
         """Run the steps of a take that was opened on the warm env."""

@@ -80,7 +80,8 @@ def _generator_states() -> dict[str, str]:
 def envs_of_one_process_are_independent(bench: Bench) -> None:
     """Two envs played in turns give what each gives alone."""
     references = (bench.reference, bench.other_reference)
-    sibling = bench.sibling()
+    sibling = bench.env.sibling()
+    bench.siblings.append(sibling)
     bench.settle(bench.first)
     bench.play(bench.first, WITHOUT_IMAGES, env=sibling)
     takes = bench.play_in_turns(sibling)

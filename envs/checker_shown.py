@@ -23,9 +23,9 @@ def the_embodiment_is_complete(bench: Bench) -> None:
     for name in (*needed, *(() if embodiment.arms == "none" else ("state_layout",))):
         if not getattr(embodiment, name):
             broken(f"embodiment.{name} is filled in", f"{getattr(embodiment, name)!r}", why, f"give the Embodiment its {name}")
-    for what, names in (("channel", [c.name for c in embodiment.channels]), ("state_layout", list(embodiment.state_layout))):
-        if len(set(names)) != len(names):
-            broken(f"unique {what} names", f"{names}", why, "give each number a name of its own")
+    names = list(embodiment.state_layout)
+    if len(set(names)) != len(names):
+        broken("unique state_layout names", f"{names}", why, "give each number a name of its own")
     for channel in embodiment.channels:
         _check_channel(channel, why)
 

@@ -84,11 +84,7 @@ class Embodiment:
         return len(self.channels)
 
     def still(self, state: np.ndarray) -> np.ndarray:
-        """The action that stays where the robot is, ``float32[A]``: zeros, and the state's number in an absolute channel.
-
-        Args:
-            state: The state vector, ``[P]``.
-        """
+        """The action that stays at ``state``, ``[P]``: ``float32[A]``, zeros, and the state's number in an absolute channel."""
         known = dict(zip(self.state_layout, state))
         return np.array([known.get(c.name, 0.0) if c.kind == "absolute" else 0.0 for c in self.channels], np.float32)
 

@@ -154,8 +154,9 @@ class Protocol:
         views = [camera.view for camera in self.cameras]
         if len(set(views)) != len(views):
             raise ValueError(f"cameras show a view twice: {', '.join(views)}")
-        if self.success_rule not in SUCCESS_RULES:
-            raise ValueError(f"success_rule is {self.success_rule!r}, expected one of {', '.join(SUCCESS_RULES)}")
+        for name, known in (("success_rule", SUCCESS_RULES), ("gripper", GRIPPER_RULES), ("meanwhile", MEANWHILE_RULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if self.limit_unit not in ("steps", "primitives"):
             raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'steps' or 'primitives'")
         if self.success_rule == "final" and self.stop_on_success:
@@ -163,11 +164,12 @@ class Protocol:
         for name in ("step_limit", "n_action_steps", "history", "hold_steps", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("wait_steps", "delay_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for task, limit in self.task_limits.items():
             if limit < 1:
                 raise ValueError(f"task_limits gives task {task!r} {limit}, expected 1 or more")
-        if self.wait_steps < 0:
-            raise ValueError(f"wait_steps is {self.wait_steps}, expected 0 or more")
         if self.wait_steps and not self.wait_action:
             raise ValueError(f"wait_steps is {self.wait_steps} and wait_action is empty; give the step to carry out meanwhile")
         if len(self.wait_action) > MOST_CHANNELS:
@@ -176,9 +178,13 @@ class Protocol:
             )
         if not all(math.isfinite(number) for number in self.wait_action):
             raise ValueError(f"wait_action is {self.wait_action}, expected finite numbers")
-        self._check_delay()
-        if self.gripper not in GRIPPER_RULES:
-            raise ValueError(f"gripper is {self.gripper!r}, expected one of {', '.join(GRIPPER_RULES)}")
+        if self.delay_steps and self.ensemble is not None:
+            raise ValueError(f"delay_steps is {self.delay_steps} beside an ensemble; a protocol has one of the two")
+        if self.meanwhile != "still" and self.delay_steps > self.n_action_steps:
+            raise ValueError(
+                f"delay_steps is {self.delay_steps} and n_action_steps {self.n_action_steps}: an answer has to arrive before the next "
+                "request; run more steps of each chunk, or set meanwhile to still"
+            )
 
     @property
     def run_steps(self) -> int:
@@ -193,19 +199,6 @@ class Protocol:
     def combines(self, horizon: int) -> bool:
         """Whether its ensemble makes other steps of chunks of ``horizon`` steps, since one begins before the last has ended."""
         return self.ensemble is not None and horizon > self.n_action_steps
-
-    def _check_delay(self) -> None:
-        if self.delay_steps < 0:
-            raise ValueError(f"delay_steps is {self.delay_steps}, expected 0 or more")
-        if self.meanwhile not in MEANWHILE_RULES:
-            raise ValueError(f"meanwhile is {self.meanwhile!r}, expected one of {', '.join(MEANWHILE_RULES)}")
-        if self.delay_steps and self.ensemble is not None:
-            raise ValueError(f"delay_steps is {self.delay_steps} beside an ensemble; a protocol has one of the two")
-        if self.meanwhile != "still" and self.delay_steps > self.n_action_steps:
-            raise ValueError(
-                f"delay_steps is {self.delay_steps} and n_action_steps {self.n_action_steps}: an answer has to arrive before the next "
-                "request; run more steps of each chunk, or set meanwhile to still"
-            )
 
     def derive(self, **changes: Any) -> Protocol:
         """The same protocol with other values in some plain fields, named after the changes (``standard-n_action_steps8``).
@@ -235,11 +228,7 @@ class Protocol:
 
 
 def check_name(kind: str, name: str) -> None:
-    """Make sure that a part of an episode's key cannot be taken for two.
-
-    Raises:
-        ValueError: ``name`` is empty or holds a ``/`` or an ``@``.
-    """
+    """Make sure that a part of an episode's key cannot be taken for two."""
     if not name or "/" in name or "@" in name:
         raise ValueError(f"the {kind}'s name is {name!r}; expected one without '/' and '@'")
 

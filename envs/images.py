@@ -21,14 +21,9 @@ JPEG_QUALITY = 95
 
 
 def as_seen(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """An upright image of the rendered size, as the policy sees it through ``camera``.
+    """An upright image of the size of ``camera.as_drawn``, ``uint8[h, w, 3]``, as the policy sees it through ``camera``.
 
-    Args:
-        image: ``uint8[h, w, 3]`` of the size of ``camera.as_drawn``.
-        camera: The camera of the protocol.
-
-    Returns:
-        ``uint8[height, width, 3]``, contiguous; the image itself where nothing changes.
+    That is ``uint8[height, width, 3]``, contiguous; the image itself where nothing changes.
     """
     if not (camera.mirror or camera.resize or camera.crop < 1.0):
         return image
@@ -224,9 +219,5 @@ def _opencv() -> Any:
 
 
 _METHODS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
-    "pil_bilinear": pil_bilinear,
-    "jpeg_lanczos3": jpeg_lanczos3,
-    "lanczos3": lanczos3,
-    "cv2_area": cv2_area,
-    "cv2_linear": cv2_linear,
+    method.__name__: method for method in (pil_bilinear, jpeg_lanczos3, lanczos3, cv2_area, cv2_linear)
 }

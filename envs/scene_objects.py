@@ -51,11 +51,9 @@ def box_of(mask: np.ndarray) -> Optional[tuple[float, float, float, float]]:
 
 
 def objects_as_seen(objects: Iterable[SceneObject], camera: Camera) -> tuple[SceneObject, ...]:
-    """The same with boxes in the image that :func:`~vlarig.envs.images.as_seen` makes; what it cuts off is left out.
+    """Objects with boxes in the image of ``camera.as_drawn``, with boxes in the one that :func:`~vlarig.envs.images.as_seen` makes.
 
-    Args:
-        objects: With boxes in the image of ``camera.as_drawn``.
-        camera: The camera of the protocol.
+    What that image cuts off is left out.
     """
     boxes = ((each, _box_as_seen(each.box, camera)) for each in objects)
     return tuple(replace(each, box=box) for each, box in boxes if box is not None)

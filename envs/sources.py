@@ -105,10 +105,7 @@ def source_hashes(sources: Iterable[Source]) -> dict[str, str]:
 
 
 def check_unchanged(files: Iterable[tuple[str, str]]) -> None:
-    """Make sure that files are as they were.
-
-    Args:
-        files: Path of each, and the SHA-256 of what was in it.
+    """Make sure that files, each given with the SHA-256 of what was in it, are as they were.
 
     Raises:
         CodeChangedError: One is not.
