@@ -11,7 +11,7 @@ still held, or still rolls; a target that was pushed instead; a place on top whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ...envs.errors import VlarigError
 from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..suite import Suite, Task
 from ..trial import Trial
-from .scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Pose, Scene
+from .scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Definition
 from .widowx import FOOTPRINT, LEARNED, PROTOCOLS
 
 Condition = dict[str, Any]
@@ -62,16 +62,6 @@ _SET_DOWN: list[Condition] = [
 _BESIDE: list[Condition] = [*_SET_DOWN, {"is": "low", "below": LYING}, {"is": "apart"}]
 
 
-@dataclass(frozen=True)
-class _Definition:
-    """A task: its scene, its words, its goal, and whether source and target change places."""
-
-    scene: Scene
-    instruction: str
-    goal: list[Condition]
-    swapped: bool = False
-
-
 def _between(axis: str, low: float, high: float) -> Condition:
     return {"is": "offset", "axis": axis, "low": low, "high": high}
 
@@ -79,24 +69,22 @@ def _between(axis: str, low: float, high: float) -> Condition:
 #: Instructions follow the words of the base tasks ("towel", "block").
 _TASKS = {
     # "Move the spoon farther from the cloth such that the final distance exceeds the initial distance."
-    "MoveAway": _Definition(
-        SPOON_AND_TOWEL, "move the spoon away from the towel", [*_BESIDE, {"is": "farther", "by": FARTHER}]
-    ),
+    "MoveAway": Definition(SPOON_AND_TOWEL, "move the spoon away from the towel", [*_BESIDE, {"is": "farther", "by": FARTHER}]),
     # "Move the spoon to the right side of the cloth", "with orthogonal-axis constraints": beyond the towel's edge, and so little before
     # or behind that a spoon that points to the right still lies beside the towel.
-    "MoveRight": _Definition(
+    "MoveRight": Definition(
         SPOON_AND_TOWEL,
         "move the spoon to the right side of the towel",
         [*_BESIDE, _between("y", TOWEL, REACH), _between("x", -TOWEL - SPOON_SHORT, TOWEL + SPOON_SHORT)],
     ),
     # "Move the carrot to a position adjacent to but not on top of the plate."
-    "PlaceNear": _Definition(
+    "PlaceNear": Definition(
         CARROT_AND_PLATE,
         "place the carrot next to the plate",
         [*_BESIDE, {"is": "distance", "low": None, "high": PLATE + CARROT_LONG + GAP}],
     ),
     # "Place the spoon onto the right half region of the cloth", with "correct target contact": its centre lies over that half.
-    "PlaceRight": _Definition(
+    "PlaceRight": Definition(
         SPOON_AND_TOWEL,
         "put the spoon on the right half of the towel",
         [
@@ -108,13 +96,13 @@ _TASKS = {
         ],
     ),
     # "Place the carrot in front of the plate": towards the robot, which is also down in the image; bounds as for MoveRight.
-    "PutFront": _Definition(
+    "PutFront": Definition(
         CARROT_AND_PLATE,
         "put the carrot in front of the plate",
         [*_BESIDE, _between("x", PLATE, REACH), _between("y", -PLATE - CARROT_SHORT, PLATE + CARROT_SHORT)],
     ),
     # "Pick up the yellow block and stack it on the green block": the base task's own predicate with the blocks changed, and let go.
-    "StackYellow": _Definition(
+    "StackYellow": Definition(
         CUBES,
         "stack the yellow block on the green block",
         [
@@ -128,30 +116,17 @@ _TASKS = {
 
 
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
-    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them."""
+    """Those of the objects of an initial state."""
     if initial_state not in INITIAL_STATES:
         raise VlarigError(f"task {task.name!r} has no initial state {initial_state}; expected 0 to {INITIAL_STATES[-1]}")
-    return _payload(task, _TASKS[task.name].scene.objects(initial_state))
+    definition = _TASKS[task.name]
+    return definition.payload(definition.scene.objects(initial_state))
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
     """The same with objects at sampled places."""
-    rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
-    return _payload(task, _TASKS[task.name].scene.sampled_objects(rng))
-
-
-def _payload(task: Task, objects: dict[str, Pose]) -> dict[str, Any]:
-    definition = _TASKS[task.name]
-    scene = definition.scene
-    source, target = (scene.target, scene.source) if definition.swapped else (scene.source, scene.target)
-    return {
-        "instruction": definition.instruction,
-        "scene": scene.environment,
-        "objects": objects,
-        "source": source,
-        "target": target,
-        "goal": [dict(condition) for condition in definition.goal],
-    }
+    definition, index = _TASKS[task.name], list(_TASKS).index(task.name)
+    return definition.payload(definition.scene.sampled_objects(np.random.default_rng([TRAINING_SEED, index, number])))
 
 
 #: Steps in succession (a second) for which the goal must hold where an evaluator takes any step's success: an object that was dropped

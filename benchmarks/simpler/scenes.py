@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,28 @@ class Scene:
         return {self.source: source, self.target: target}
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A task in a scene: its words, the conditions of its success, and whether source and target change places."""
+
+    scene: Scene
+    instruction: str
+    goal: list[dict[str, Any]]
+    swapped: bool = False
+
+    def payload(self, objects: dict[str, Pose]) -> dict[str, Any]:
+        """What :class:`~vlarig.envs.simpler.env.BridgeEnv` takes of an episode with objects at these poses."""
+        source, target = self.scene.source, self.scene.target
+        return {
+            "instruction": self.instruction,
+            "scene": self.scene.environment,
+            "objects": objects,
+            "source": target if self.swapped else source,
+            "target": source if self.swapped else target,
+            "goal": [dict(condition) for condition in self.goal],
+        }
+
+
 def _pairs(half_x: float, half_y: float) -> list[tuple[_Place, _Place]]:
     """Places of source and target: any two corners of a rectangle about the table's centre, in upstream's order."""
     x, y = TABLE_CENTRE
@@ -129,12 +152,12 @@ def _eggplant_and_basket(initial_state: int, turns: Sequence[int]) -> tuple[Pose
 
 
 def _sampled_on_square(
-    rng: np.random.Generator, half: _Place, apart: float, source_height: float, target_height: float, turned: bool
+    rng: np.random.Generator, half: _Place, source_height: float, target_height: float, turned: bool
 ) -> tuple[Pose, Pose]:
-    """Anywhere on the rectangle, the centres at least ``apart`` from each other, the source turned by any angle if ``turned``."""
+    """Anywhere on the rectangle, the centres :data:`APART` or further from each other, the source turned by any angle if ``turned``."""
     while True:
         source, target = rng.uniform(np.subtract(TABLE_CENTRE, half), np.add(TABLE_CENTRE, half), (2, 2))
-        if np.linalg.norm(source - target) >= apart:
+        if np.linalg.norm(source - target) >= APART:
             break
     yaw = float(rng.uniform(-math.pi, math.pi)) if turned else 0.0
     return _standing(tuple(source.tolist()), source_height, yaw), [*target.tolist(), target_height, *UNTURNED]
@@ -155,7 +178,7 @@ SPOON_AND_TOWEL = Scene(
     "table_cloth_generated_shorter",
     partial(_on_square, yaws=SPOON_YAWS, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT),
     INITIAL_STATES,
-    partial(_sampled_on_square, half=SQUARE, apart=APART, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT, turned=True),
+    partial(_sampled_on_square, half=SQUARE, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT, turned=True),
 )
 CARROT_AND_PLATE = Scene(
     "PutCarrotOnPlateInScene-v1",
@@ -163,7 +186,7 @@ CARROT_AND_PLATE = Scene(
     "bridge_plate_objaverse_larger",
     partial(_on_square, yaws=CARROT_YAWS, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT),
     INITIAL_STATES,
-    partial(_sampled_on_square, half=SQUARE, apart=APART, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT, turned=True),
+    partial(_sampled_on_square, half=SQUARE, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT, turned=True),
 )
 CUBES = Scene(
     "StackGreenCubeOnYellowCubeBakedTexInScene-v1",
@@ -171,14 +194,7 @@ CUBES = Scene(
     "baked_yellow_cube_3cm",
     _cubes,
     INITIAL_STATES,
-    partial(
-        _sampled_on_square,
-        half=CUBE_SQUARES[1],
-        apart=APART,
-        source_height=CUBE_HEIGHT,
-        target_height=CUBE_HEIGHT,
-        turned=False,
-    ),
+    partial(_sampled_on_square, half=CUBE_SQUARES[1], source_height=CUBE_HEIGHT, target_height=CUBE_HEIGHT, turned=False),
 )
 EGGPLANT_AND_BASKET = Scene(
     "PutEggplantInBasketScene-v1",

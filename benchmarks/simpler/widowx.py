@@ -7,7 +7,7 @@ named after its repository or branch; ``docs/simpler.md`` compares them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ...envs.errors import VlarigError
 from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..suite import Footprint, Suite, Task
 from ..trial import Trial
-from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Pose, Scene
+from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Definition, Scene
 
 EGGPLANT = "put_eggplant_in_basket"
 
@@ -117,27 +117,21 @@ def groot_sample(seed: int, initial_states: int) -> int:
     return int(np.random.RandomState(seed).randint(initial_states))
 
 
-@dataclass(frozen=True)
-class _Definition:
-    """A task: its scene, its words, and what its success requires."""
-
-    scene: Scene
-    instruction: str
-    slack: float = 0.02
-    contact: bool = False
+def _onto(scene: Scene, instruction: str, slack: float = 0.02, contact: bool = False) -> Definition:
+    return Definition(scene, instruction, [{"is": "on_target", "slack": slack, "contact": contact}])
 
 
 #: ``get_language_instruction`` and ``evaluate`` of put_on_in_scene.py; the same in the original and in mani-skill 3.
 _TASKS = {
-    "put_spoon_on_towel": _Definition(SPOON_AND_TOWEL, "put the spoon on the towel"),
-    "put_carrot_on_plate": _Definition(CARROT_AND_PLATE, "put carrot on plate", contact=True),
-    "stack_green_on_yellow": _Definition(CUBES, "stack the green block on the yellow block", contact=True),
-    EGGPLANT: _Definition(EGGPLANT_AND_BASKET, "put eggplant into yellow basket", slack=0.06),
+    "put_spoon_on_towel": _onto(SPOON_AND_TOWEL, "put the spoon on the towel"),
+    "put_carrot_on_plate": _onto(CARROT_AND_PLATE, "put carrot on plate", contact=True),
+    "stack_green_on_yellow": _onto(CUBES, "stack the green block on the yellow block", contact=True),
+    EGGPLANT: _onto(EGGPLANT_AND_BASKET, "put eggplant into yellow basket", slack=0.06),
 }
 
 
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
-    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them."""
+    """Those of the objects of an initial state, which the evaluator may sample by a seed."""
     evaluator = protocol.derived_from or protocol.name
     scene = _TASKS[task.name].scene
     if task.name == EGGPLANT and evaluator == "maniskill3":
@@ -152,26 +146,20 @@ def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any
         raise VlarigError(
             f"task {task.name!r} has no initial state {initial_state} under protocol {protocol.name!r}; expected {expected}"
         )
-    return _payload(task, evaluator, scene.objects(episode_id))
+    return _definition(task, evaluator).payload(scene.objects(episode_id))
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
     """The same with objects at sampled places, between those of upstream's initial states."""
+    definition = _definition(task, protocol.derived_from or protocol.name)
     rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
-    return _payload(task, protocol.derived_from or protocol.name, _TASKS[task.name].scene.sampled_objects(rng))
+    return definition.payload(definition.scene.sampled_objects(rng))
 
 
-def _payload(task: Task, evaluator: str, objects: dict[str, Pose]) -> dict[str, Any]:
+def _definition(task: Task, evaluator: str) -> Definition:
+    """The task's, in the evaluator's words."""
     definition = _TASKS[task.name]
-    scene = definition.scene
-    return {
-        "instruction": GROOT_EGGPLANT if task.name == EGGPLANT and evaluator == "groot" else definition.instruction,
-        "scene": scene.environment,
-        "objects": objects,
-        "source": scene.source,
-        "target": scene.target,
-        "goal": [{"is": "on_target", "slack": definition.slack, "contact": definition.contact}],
-    }
+    return replace(definition, instruction=GROOT_EGGPLANT) if (task.name, evaluator) == (EGGPLANT, "groot") else definition
 
 
 def _task(name: str) -> Task:
