@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.tabletop import layout
-from .sampler import HELD_OUT, HIGH, LOW
+from .sampler import HELD_OUT, HIGH, LOW, at
 
 #: Where objects lie that the scene is not to show, in m: on the floor, so far behind the camera that the hand's camera sees less than a
 #: pixel of them when it looks up. The compiled scene holds a fixed number.
@@ -19,12 +19,12 @@ UNSEEN = 50.0
 
 #: Least distances of centres, in m, and from what: a zone may lie under an object, nothing else is overlapped.
 _APART = {
-    ("object", "object"): 0.065,
-    ("object", "tray"): 0.125,
-    ("object", "zone"): 0.0,
-    ("tray", "tray"): 0.19,
-    ("tray", "zone"): 0.18,
-    ("zone", "zone"): 0.17,
+    frozenset(("object",)): 0.065,
+    frozenset(("object", "tray")): 0.125,
+    frozenset(("object", "zone")): 0.0,
+    frozenset(("tray",)): 0.19,
+    frozenset(("tray", "zone")): 0.18,
+    frozenset(("zone",)): 0.17,
 }
 
 #: Places that are tried for an object; one that finds none is left out.
@@ -39,13 +39,13 @@ def assorted(rng: np.random.Generator) -> dict[str, Any]:
         for colour in rng.permutation(list(colours))[: rng.integers(layout.CONTAINERS + 1)]:
             spot = _spot(rng, kind, taken)
             if spot is not None:
-                scene[f"{kind}s"].append({"name": f"{colour} {kind}", "colour": str(colour), **_at(spot)})
+                scene[f"{kind}s"].append({"name": f"{colour} {kind}", "colour": str(colour), **at(spot)})
     shapes = [shape for shape, spec in layout.SHAPES.items() for _ in range(spec.count)]
     shown = set(rng.permutation(len(shapes))[: rng.integers(1, len(shapes) + 1)].tolist())
     for index, shape in enumerate(shapes):
         colour = str(rng.choice([colour for colour in layout.OBJECT_COLOURS if (colour, shape) != HELD_OUT]))
         spot = _spot(rng, "object", taken) if index in shown else None
-        place = _at(np.array([UNSEEN, index]) if spot is None else spot)
+        place = at(np.array([UNSEEN, index]) if spot is None else spot)
         yaw = round(float(rng.uniform(-0.78, 0.78)), 4)
         # Two objects may look the same; the number in the name keeps them apart.
         scene["objects"].append({"name": f"{colour} {shape} {index}", "shape": shape, "colour": colour, **place, "yaw": yaw})
@@ -57,16 +57,7 @@ def _spot(rng: np.random.Generator, kind: str, taken: list[tuple[str, np.ndarray
     """A free place on the table, which is then taken; ``None`` where none was found."""
     for _ in range(_TRIES):
         spot = np.round(rng.uniform(LOW, HIGH), 4)
-        if all(np.linalg.norm(spot - other) >= _APART[_pair(kind, its)] for its, other in taken):
+        if all(np.linalg.norm(spot - other) >= _APART[frozenset((kind, its))] for its, other in taken):
             taken.append((kind, spot))
             return spot
     return None
-
-
-def _pair(first: str, second: str) -> tuple[str, str]:
-    low, high = sorted((first, second))
-    return low, high
-
-
-def _at(spot: np.ndarray) -> dict[str, float]:
-    return {"x": float(spot[0]), "y": float(spot[1])}

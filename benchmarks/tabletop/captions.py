@@ -148,7 +148,7 @@ def _dimensions(truth: _Truth, embodiment: Embodiment, part: _Part) -> dict[str,
     poses = truth.objects[part.thing][part.begin : part.end]
     start, end = poses[0], poses[-1]
     others = [name for name in truth.objects if name != part.thing]
-    turn = float((_yaw(end) - _yaw(start) + np.pi) % (2 * np.pi) - np.pi)
+    turn = float((yaw_of(end) - yaw_of(start) + np.pi) % (2 * np.pi) - np.pi)
     hand = truth.hand[part.begin : part.end]
     taking_part = filter(None, (part.thing, _place_of(truth, part)))
     length = float(np.linalg.norm(np.diff(hand, axis=0), axis=1).sum())
@@ -220,7 +220,8 @@ def _where(truth: _Truth, part: _Part) -> str:
     return f"{_side(away)} the {place}" if how == "next to" else part.where
 
 
-def _yaw(pose: np.ndarray) -> float:
+def yaw_of(pose: np.ndarray) -> float:
+    """A pose's turn about the vertical, in rad."""
     w, x, y, z = pose[3:]
     return float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 

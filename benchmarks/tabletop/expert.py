@@ -25,6 +25,8 @@ from ...policies.experts import (
     raised,
     turn_between,
 )
+from .captions import yaw_of
+from .sampler import BESIDE_DISTANCE
 from .words import Skill, nearest, parse, program
 
 #: Actions are this much larger than the error: the controller covers about an eighth of the requested way in a step.
@@ -41,8 +43,7 @@ DROP = 0.002
 RISE = 0.08
 #: An object that ends further than this from where it was to be set down is fetched again.
 SLIP = 0.02
-#: Centre of a stand beside another object, and how near to ``y`` the fingers' line may come there, so that they do not meet it.
-BESIDE_DISTANCE = 0.085
+#: How near to ``y`` the fingers' line may come beside another object, so that they do not meet it.
 BESIDE_YAW = np.deg2rad(55)
 
 FUNNEL = Funnel(floor=0.004, slope=8.0, top=0.07)
@@ -159,8 +160,7 @@ def _keypoints(scene: SceneState, skill: Skill) -> Keypoints:
 
 def _turn_of(pose: np.ndarray, obj: str) -> float | None:
     """An object's turn about the vertical; ``None`` of a cylinder."""
-    w, x, y, z = pose[3:]
-    return None if obj.endswith("cylinder") else float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+    return None if obj.endswith("cylinder") else yaw_of(pose)
 
 
 def _carry(state: EpisodeState[SceneState], obj: str, skill: Skill, place: str) -> Iterator[np.ndarray]:

@@ -17,7 +17,8 @@ import numpy as np
 from ...envs.api import Protocol
 from ..suite import Task
 from .long_tasks import LONG
-from .randomization import randomized, ranges_of
+from .protocols import randomized, ranges_of
+from .sampler import things
 from .scenes import PLACEMENTS, SCENES, SEED, Layout, contents, layout_of
 from .short_tasks import SHORT
 from .suite import STANDARD as ONE_TASK
@@ -52,12 +53,7 @@ def made(task: str, initial_state: int, scene: Layout) -> dict[str, Any] | None:
     wording = template.words[int(rng.integers(len(template.words)))]
     return {
         "instruction": wording.format(**found.words),
-        "objects": [
-            {"name": name, "shape": name.split()[1], "colour": name.split()[0], **_at(scene, name), "yaw": scene.yaws[name]}
-            for name in scene.names
-        ],
-        "trays": [{"name": name, "colour": name.split()[0], **_at(scene, name)} for name in scene.trays],
-        "zones": [{"name": name, "colour": name.split()[0], **_at(scene, name)} for name in scene.zones],
+        **things(scene.spots, scene.yaws, scene.trays, scene.zones),
         "goal": found.goal,
         "program": found.program,
     }
@@ -111,10 +107,6 @@ def _committed() -> list[Layout]:
         spots = {name: np.array(spot) for name, spot in line["spots"].items()}
         layouts.append(Layout(names, trays, zones, spots, dict(zip(names, line["yaws"], strict=True))))
     return layouts
-
-
-def _at(scene: Layout, name: str) -> dict[str, float]:
-    return {"x": float(scene.spots[name][0]), "y": float(scene.spots[name][1])}
 
 
 TABLETOP_TASKS = replace(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
@@ -14,16 +13,17 @@ from .task_parts import (
     SIDES,
     Made,
     Maker,
+    PlaceMaker,
     Template,
     all_of,
     beside_it,
+    bring,
     can_push,
     carry,
     colour_of,
     free_spot,
     grouped,
-    in_tray,
-    in_zone,
+    inside,
     of_colour,
     of_shape,
     on_top,
@@ -39,15 +39,14 @@ from .task_parts import (
 )
 
 
-def _pair_in(place: str, pick: Callable[[Layout, np.random.Generator], list[str] | None]) -> Any:
+def _pair_in(place: str, pick: Callable[[Layout, np.random.Generator], list[str] | None]) -> PlaceMaker:
     """Two objects into the halves of one tray or zone."""
 
     def make(scene: Layout, rng: np.random.Generator, where: str) -> Made | None:
         objects = pick(scene, rng)
         if not objects:
             return None
-        holds = in_tray if place == "tray" else in_zone
-        goal = all_of(*(holds(obj, where) for obj in objects), *still(scene, *others(scene, *objects)))
+        goal = all_of(*(inside(place, obj, where) for obj in objects), *still(scene, *others(scene, *objects)))
         steps = [carry(place, obj, where, half) for obj, half in zip(objects, HALVES, strict=True)]
         return Made(goal, steps, {"where": where, "colour": colour_of(objects[0]), "shape": shape_of(objects[0])})
 
@@ -73,10 +72,9 @@ def _one_each(kind: str) -> Maker:
             return None
         shape = shuffled(rng, ["cube", "cylinder"])[0]
         objects, places = shuffled(rng, of_shape(scene, shape)), shuffled(rng, places)
-        holds = in_tray if kind == "tray" else in_zone
         one, two = objects
-        either = [all_of(holds(one, a), holds(two, b)) for a, b in (places, places[::-1])]
-        steps = [carry("inside" if kind == "tray" else kind, obj, place) for obj, place in zip(objects, places, strict=True)]
+        either = [all_of(inside(kind, one, a), inside(kind, two, b)) for a, b in (places, places[::-1])]
+        steps = [bring(kind, obj, place) for obj, place in zip(objects, places, strict=True)]
         return Made({"kind": "any", "parts": either}, steps, {"shape": shape})
 
     return make
@@ -94,7 +92,7 @@ def _sorted_into_trays(key: Callable[[str], str]) -> Maker:
         for kind, tray in places.items():
             for obj, half in zip(shuffled(rng, [n for n in scene.names if key(n) == kind]), HALVES, strict=True):
                 steps.append(carry("tray", obj, tray, half))
-                parts.append(in_tray(obj, tray))
+                parts.append(inside("tray", obj, tray))
         first, second = places
         words = {"first": first, "second": second, "a": places[first], "b": places[second]}
         return Made(all_of(*parts), steps, words)
@@ -145,8 +143,8 @@ def _matching_stacks(scene: Layout, rng: np.random.Generator) -> Made | None:
 def _stack_then_tray(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
     cube = shuffled(rng, of_shape(scene, "cube"))[0]
     cylinder, other = shuffled(rng, of_shape(scene, "cylinder"))
-    goal = one_after_the_other(on_top(cube, cylinder), in_tray(other, tray))
-    steps = [carry("on", cube, cylinder), carry("inside", other, tray)]
+    goal = one_after_the_other(on_top(cube, cylinder), inside("tray", other, tray))
+    steps = [carry("on", cube, cylinder), bring("tray", other, tray)]
     return Made(goal, steps, {"a": cube, "b": cylinder, "tray": tray})
 
 
@@ -156,8 +154,8 @@ def _tray_then_push(scene: Layout, rng: np.random.Generator) -> Made | None:
     tray, zone = scene.trays[0], scene.zones[0]
     for obj, other in shuffled(rng, list(permutations(scene.names, 2))):
         if can_push(scene, obj, zone):
-            goal = one_after_the_other(in_tray(other, tray), pushed(obj, zone))
-            return Made(goal, [carry("inside", other, tray), carry("pushed", obj, zone)], {"a": other, "b": obj})
+            goal = one_after_the_other(inside("tray", other, tray), pushed(obj, zone))
+            return Made(goal, [bring("tray", other, tray), carry("pushed", obj, zone)], {"a": other, "b": obj})
     return None
 
 

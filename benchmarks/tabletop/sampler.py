@@ -7,7 +7,7 @@ be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -64,25 +64,30 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
     pairs = [
         (spare if training and (colour, shape) == HELD_OUT else colour, shape) for shape in layout.SHAPES for colour in colours
     ]
-    objects = [(f"{colour} {shape}", shape, colour) for colour, shape in pairs]
+    names = [f"{colour} {shape}" for colour, shape in pairs]
     tray_names = [f"{colour} tray" for colour in _sample(rng, list(layout.TRAY_COLOURS), trays)]
     zone_names = [f"{colour} zone" for colour in _sample(rng, list(layout.ZONE_COLOURS), zones)]
-    names = [name for name, _, _ in objects]
     instruction, goal = make(rng, names, tray_names, zone_names)
     placed = [*names, *tray_names, *zone_names]
     while True:
         spots = dict(zip(placed, np.round(rng.uniform(LOW, HIGH, (len(placed), 2)), 4), strict=True))
         if fits(spots, names, tray_names, zone_names) and _suits(goal, spots, names):
             break
+    yaws = {name: round(rng.uniform(-0.78, 0.78), 4) for name in names}
+    return {"instruction": instruction, **things(spots, yaws, tray_names, zone_names), "goal": goal}
+
+
+def things(
+    spots: Mapping[str, np.ndarray], yaws: Mapping[str, float], trays: Sequence[str], zones: Sequence[str]
+) -> dict[str, Any]:
+    """``objects``, ``trays`` and ``zones`` as plain data; the objects are those with a yaw. Names begin with a colour."""
     return {
-        "instruction": instruction,
         "objects": [
-            {"name": name, "shape": shape, "colour": colour, **_at(spots[name]), "yaw": round(rng.uniform(-0.78, 0.78), 4)}
-            for name, shape, colour in objects
+            {"name": name, "shape": name.split()[1], "colour": name.split()[0], **at(spots[name]), "yaw": yaw}
+            for name, yaw in yaws.items()
         ],
-        "trays": [{"name": name, "colour": name.split()[0], **_at(spots[name])} for name in tray_names],
-        "zones": [{"name": name, "colour": name.split()[0], **_at(spots[name])} for name in zone_names],
-        "goal": goal,
+        "trays": [{"name": name, "colour": name.split()[0], **at(spots[name])} for name in trays],
+        "zones": [{"name": name, "colour": name.split()[0], **at(spots[name])} for name in zones],
     }
 
 
@@ -129,13 +134,18 @@ def _sample(rng: np.random.Generator, choices: list[str], count: int) -> list[st
     return [choices[index] for index in rng.permutation(len(choices))[:count]]
 
 
-def _at(spot: np.ndarray) -> dict[str, float]:
+def at(spot: np.ndarray) -> dict[str, float]:
     return {"x": float(spot[0]), "y": float(spot[1])}
 
 
 def reached(point: np.ndarray) -> bool:
     """Whether the hand gets to a point, and behind what is there."""
     return bool(np.linalg.norm(point - BASE) < REACH and point[0] > LOW[0] - RUN_UP)
+
+
+def on_table(spot: np.ndarray) -> bool:
+    """Whether an object's centre may lie at a spot, and the hand gets there."""
+    return bool(np.all(spot > LOW) and np.all(spot < HIGH)) and reached(spot)
 
 
 def _beyond_square(point: np.ndarray, centre: np.ndarray, half: float) -> float:
@@ -162,21 +172,24 @@ def _suits(goal: dict[str, Any], spots: dict[str, np.ndarray], names: list[str])
     if goal["kind"] == "beside":
         spot = spots[goal["reference"]] + np.array([0.0, BESIDE_DISTANCE * (-1 if goal["side"] == "left" else 1)])
         others = [name for name in names if name not in (goal["object"], goal["reference"])]
-        inside = bool(np.all(spot > LOW) and np.all(spot < HIGH) and reached(spot))
         free = all(np.linalg.norm(spots[name] - spot) > SPOT_GAP for name in others)
-        return inside and free and bool(np.linalg.norm(spots[goal["object"]] - spot) > TRAVEL)
+        return on_table(spot) and free and bool(np.linalg.norm(spots[goal["object"]] - spot) > TRAVEL)
     if goal["kind"] == "pushed":
-        begin, end = spots[goal["object"]], spots[goal["zone"]]
-        length = float(np.linalg.norm(end - begin))
-        if not PUSH[0] < length < PUSH[1]:
-            return False
-        behind = begin - (end - begin) / length * RUN_UP
-        others = [name for name in names if name != goal["object"]]
-        return reached(behind) and all(from_lane(spots[name], behind, end) > LANE for name in others)
+        obstacles = [(spots[name], LANE) for name in names if name != goal["object"]]
+        return pushable(spots[goal["object"]], spots[goal["zone"]], obstacles)
     return True
 
 
-def from_lane(point: np.ndarray, begin: np.ndarray, end: np.ndarray) -> float:
+def pushable(begin: np.ndarray, end: np.ndarray, obstacles: Iterable[tuple[np.ndarray, float]]) -> bool:
+    """Whether an object can be pushed from place to place: neither too near nor too far, so far from each of the obstacles' centres."""
+    length = float(np.linalg.norm(end - begin))
+    if not PUSH[0] < length < PUSH[1]:
+        return False
+    behind = begin - (end - begin) / length * RUN_UP
+    return reached(behind) and all(_from_lane(centre, behind, end) > gap for centre, gap in obstacles)
+
+
+def _from_lane(point: np.ndarray, begin: np.ndarray, end: np.ndarray) -> float:
     """Distance from a point to the line between two others."""
     along = np.clip((point - begin) @ (end - begin) / ((end - begin) @ (end - begin)), 0.0, 1.0)
     return float(np.linalg.norm(point - begin - along * (end - begin)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...envs.tabletop import layout
-from .sampler import HIGH, LOW, fits, reached
+from .sampler import HIGH, LOW, fits, on_table
 
 #: Seeds scenes and placements; another value is another suite.
 SEED = 20323
@@ -45,11 +45,10 @@ class Layout:
 
     def free(self, spot: np.ndarray, besides: tuple[str, ...] = (), gap: float = 0.11) -> bool:
         """Whether an object can be set down at a spot: in reach, ``gap`` from all others but some, clear of trays and zones."""
-        inside = bool(np.all(spot > LOW) and np.all(spot < HIGH) and reached(spot))
         clear = all(np.linalg.norm(self.spots[name] - spot) >= gap for name in self.names if name not in besides)
         places = ((self.trays, layout.TRAY_OUTER + 0.065), (self.zones, layout.ZONE_HALF + 0.03))
         beyond = all(np.abs(self.spots[name] - spot).max() >= half for names, half in places for name in names)
-        return inside and clear and beyond
+        return on_table(spot) and clear and beyond
 
 
 def layout_of(scene: int, placement: int) -> Layout:

@@ -6,7 +6,6 @@ what it needs is not there, the goal is reached already, or something is in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
@@ -16,16 +15,17 @@ from .task_parts import (
     SIDES,
     Made,
     Maker,
+    PlaceMaker,
     Template,
     all_of,
     beside_it,
+    bring,
     can_push,
     carry,
     colour_of,
     free_spot,
     grouped,
-    in_tray,
-    in_zone,
+    inside,
     of_colour,
     of_shape,
     on_top,
@@ -40,20 +40,17 @@ from .task_parts import (
 )
 
 
-def _one_in_tray(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    obj = shuffled(rng, scene.names)[0]
-    return Made(in_tray(obj, tray), [carry("inside", obj, tray)], {"a": obj, "tray": tray})
+def _one_inside(kind: str, alone: bool = False) -> PlaceMaker:
+    """An object goes into a tray or zone; ``alone``: the others stay where they are."""
 
+    def make(scene: Layout, rng: np.random.Generator, place: str) -> Made | None:
+        obj = shuffled(rng, scene.names)[0]
+        goal = inside(kind, obj, place)
+        if alone:
+            goal = all_of(goal, *still(scene, *others(scene, obj)))
+        return Made(goal, [bring(kind, obj, place)], {"a": obj, kind: place})
 
-def _tray_alone(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    obj = shuffled(rng, scene.names)[0]
-    goal = all_of(in_tray(obj, tray), *still(scene, *others(scene, obj)))
-    return Made(goal, [carry("inside", obj, tray)], {"a": obj, "tray": tray})
-
-
-def _one_in_zone(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    obj = shuffled(rng, scene.names)[0]
-    return Made(in_zone(obj, zone), [carry("zone", obj, zone)], {"a": obj, "zone": zone})
+    return make
 
 
 def _only_of_colour(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
@@ -61,10 +58,10 @@ def _only_of_colour(scene: Layout, rng: np.random.Generator, tray: str) -> Made 
     if not lone or len(lone) == len(scene.names):
         return None
     obj = shuffled(rng, lone)[0]
-    return Made(in_tray(obj, tray), [carry("inside", obj, tray)], {"colour": colour_of(obj), "tray": tray})
+    return Made(inside("tray", obj, tray), [bring("tray", obj, tray)], {"colour": colour_of(obj), "tray": tray})
 
 
-def _extreme(axis: int, sign: float, kind: str) -> Callable[[Layout, np.random.Generator, str], Made | None]:
+def _extreme(axis: int, sign: float, kind: str) -> PlaceMaker:
     """The object that is furthest to a side goes into the tray or zone."""
 
     def make(scene: Layout, rng: np.random.Generator, place: str) -> Made | None:
@@ -72,9 +69,7 @@ def _extreme(axis: int, sign: float, kind: str) -> Callable[[Layout, np.random.G
         if sign * (scene.spots[ranked[1]][axis] - scene.spots[ranked[0]][axis]) < 0.03:
             return None
         obj = ranked[0]
-        if kind == "tray":
-            return Made(in_tray(obj, place), [carry("inside", obj, place)], {"place": place})
-        return Made(in_zone(obj, place), [carry("zone", obj, place)], {"place": place})
+        return Made(inside(kind, obj, place), [bring(kind, obj, place)], {"place": place})
 
     return make
 
@@ -83,21 +78,23 @@ def _nearest(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
     shape = shuffled(rng, ["cube", "cylinder"])[0]
     one, two = sorted(of_shape(scene, shape), key=lambda name: float(np.linalg.norm(scene.spots[name] - scene.spots[tray])))
     gap = np.linalg.norm(scene.spots[two] - scene.spots[tray]) - np.linalg.norm(scene.spots[one] - scene.spots[tray])
-    goal = all_of(in_tray(one, tray), {"kind": "not", "part": in_tray(two, tray)})
-    return Made(goal, [carry("inside", one, tray)], {"shape": shape, "tray": tray}) if gap > 0.04 else None
+    goal = all_of(inside("tray", one, tray), {"kind": "not", "part": inside("tray", two, tray)})
+    return Made(goal, [bring("tray", one, tray)], {"shape": shape, "tray": tray}) if gap > 0.04 else None
 
 
-def _push_one(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    fit = [name for name in shuffled(rng, scene.names) if can_push(scene, name, zone)]
-    return Made(pushed(fit[0], zone), [carry("pushed", fit[0], zone)], {"a": fit[0], "zone": zone}) if fit else None
+def _push(alone: bool) -> PlaceMaker:
+    """An object is pushed into a zone; ``alone``: the others stay where they are."""
 
+    def make(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
+        fit = [name for name in shuffled(rng, scene.names) if can_push(scene, name, zone)]
+        if not fit:
+            return None
+        goal = pushed(fit[0], zone)
+        if alone:
+            goal = all_of(goal, *still(scene, *others(scene, fit[0])))
+        return Made(goal, [carry("pushed", fit[0], zone)], {"a": fit[0], "zone": zone})
 
-def _push_past(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    fit = [name for name in shuffled(rng, scene.names) if can_push(scene, name, zone)]
-    if not fit:
-        return None
-    goal = all_of(pushed(fit[0], zone), *still(scene, *others(scene, fit[0])))
-    return Made(goal, [carry("pushed", fit[0], zone)], {"a": fit[0], "zone": zone})
+    return make
 
 
 def _stack(of: str, on: str, same: bool | None = None) -> Maker:
@@ -193,14 +190,15 @@ def _between(scene: Layout, rng: np.random.Generator) -> Made | None:
 #: Task to what it is; the order is that of tables, and seeds what is sampled.
 SHORT: dict[str, Template] = {
     "put_in_tray": Template(
-        with_tray(_one_in_tray), ("put the {a} in the {tray}", "drop the {a} into the {tray}", "the {a} belongs in the {tray}")
+        with_tray(_one_inside("tray")),
+        ("put the {a} in the {tray}", "drop the {a} into the {tray}", "the {a} belongs in the {tray}"),
     ),
     "put_in_tray_alone": Template(
-        with_tray(_tray_alone),
+        with_tray(_one_inside("tray", alone=True)),
         ("put the {a} in the {tray} and touch nothing else", "move only the {a}: it goes into the {tray}"),
     ),
     "put_on_zone": Template(
-        with_zone(_one_in_zone),
+        with_zone(_one_inside("zone")),
         ("put the {a} on the {zone}", "set the {a} down on the {zone}", "the {a} should stand on the {zone}"),
     ),
     "put_odd_one_in_tray": Template(
@@ -228,11 +226,11 @@ SHORT: dict[str, Template] = {
         ("put the {shape} that is nearer to the {tray} in it", "of the two {shape}s, the nearer goes into the {tray}"),
     ),
     "push_to_zone": Template(
-        with_zone(_push_one),
+        with_zone(_push(alone=False)),
         ("push the {a} into the {zone}", "slide the {a} onto the {zone}", "shove the {a} over to the {zone}"),
     ),
     "push_past_others": Template(
-        with_zone(_push_past),
+        with_zone(_push(alone=True)),
         ("push the {a} into the {zone} and leave the rest alone", "without touching others, slide the {a} to the {zone}"),
     ),
     "cube_on_cube": Template(_stack("cube", "cube"), ("stack the {a} on the {b}", "put the {a} on top of the {b}")),

@@ -18,8 +18,7 @@ from ..suite import Footprint, Suite, Task
 from ..trial import Trial
 from .assorted import assorted
 from .captions import describe_episode
-from .paraphrases import instruction_of, paraphrased
-from .randomization import randomized, ranges_of
+from .protocols import instruction_of, paraphrased, randomized, ranges_of
 from .sampler import MAKERS, sample
 
 INITIAL_STATES_FILE = Path(__file__).with_name("initial_states.json")

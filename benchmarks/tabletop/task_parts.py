@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .sampler import BESIDE_DISTANCE, LANE, PUSH, RUN_UP, from_lane, reached
+from .sampler import BESIDE_DISTANCE, LANE, pushable
 from .scenes import Layout
 
 #: From the centre of a tray or zone to each of two objects in it: along ``x``, so that the fingers open clear of the walls.
 HALVES = ((0.031, 0.0), (-0.031, 0.0))
-#: Distance at which objects are set side by side.
-SIDE = BESIDE_DISTANCE
 
 Data = dict[str, Any]
 
@@ -35,6 +33,8 @@ class Made:
 
 
 Maker = Callable[[Layout, np.random.Generator], "Made | None"]
+#: Of a task that needs a tray or a zone, which is named.
+PlaceMaker = Callable[[Layout, np.random.Generator, str], "Made | None"]
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,9 @@ def one_after_the_other(*parts: Data) -> Data:
     return {"kind": "ordered", "parts": list(parts)}
 
 
-def in_tray(thing: str, tray: str) -> Data:
-    """The object is in the tray, alone or not."""
-    return {"kind": "in_tray", "object": thing, "tray": tray}
-
-
-def in_zone(thing: str, zone: str) -> Data:
-    return {"kind": "in_zone", "object": thing, "zone": zone}
+def inside(kind: str, thing: str, place: str) -> Data:
+    """The object is in the tray or on the zone, which is what ``kind`` says, alone or not."""
+    return {"kind": f"in_{kind}", "object": thing, kind: place}
 
 
 def on_top(thing: str, base: str) -> Data:
@@ -112,35 +108,40 @@ def carry(kind: str, thing: str, place: str = "", offset: Sequence[float] | np.n
     return step if not any(offset) else {**step, "offset": [round(float(number), 4) for number in offset]}
 
 
+def bring(kind: str, thing: str, place: str) -> Data:
+    """The skill that carries an object to the middle of a tray or zone."""
+    return carry("inside" if kind == "tray" else kind, thing, place)
+
+
 def to_spot(thing: str, spot: np.ndarray) -> Data:
     """The skill that carries an object to a spot of the table."""
     return carry("spot", thing, "", spot)
 
 
-def with_tray(make: Callable[[Layout, np.random.Generator, str], Made | None]) -> Maker:
+def with_tray(make: PlaceMaker) -> Maker:
     """A maker that needs a tray gets one of the scene's."""
     return lambda scene, rng: make(scene, rng, shuffled(rng, scene.trays)[0]) if scene.trays else None
 
 
-def with_zone(make: Callable[[Layout, np.random.Generator, str], Made | None]) -> Maker:
+def with_zone(make: PlaceMaker) -> Maker:
     """A maker that needs a zone gets one of the scene's."""
     return lambda scene, rng: make(scene, rng, shuffled(rng, scene.zones)[0]) if scene.zones else None
 
 
 #: Side of another object to the way there in the world frame; sides are those of the ego view.
-SIDES = {"left": (0.0, -SIDE), "right": (0.0, SIDE), "front": (SIDE, 0.0), "behind": (-SIDE, 0.0)}
+SIDES = {
+    "left": (0.0, -BESIDE_DISTANCE),
+    "right": (0.0, BESIDE_DISTANCE),
+    "front": (BESIDE_DISTANCE, 0.0),
+    "behind": (-BESIDE_DISTANCE, 0.0),
+}
 
 
 def can_push(scene: Layout, thing: str, zone: str) -> bool:
-    """Whether an object can be pushed into a zone: neither too near nor too far, with a free lane."""
-    begin, end = scene.spots[thing], scene.spots[zone]
-    length = float(np.linalg.norm(end - begin))
-    if not PUSH[0] < length < PUSH[1]:
-        return False
-    behind = begin - (end - begin) / length * RUN_UP
-    clear = all(from_lane(scene.spots[name], behind, end) > LANE for name in others(scene, thing))
-    walls = all(from_lane(scene.spots[name], behind, end) > LANE + 0.06 for name in scene.trays)
-    return reached(behind) and clear and walls
+    """Whether an object can be pushed into a zone, clear of all others and of the walls of trays."""
+    obstacles = [(scene.spots[name], LANE) for name in others(scene, thing)]
+    walls = [(scene.spots[name], LANE + 0.06) for name in scene.trays]
+    return pushable(scene.spots[thing], scene.spots[zone], obstacles + walls)
 
 
 def pushed(thing: str, zone: str) -> Data:

@@ -1,6 +1,6 @@
 """Randomisation of the tabletop scene: light, cameras, background, table texture, arm, objects and controller.
 
-Which ranges hold is plain data in an episode's payload (``vlarig.benchmarks.tabletop.randomization``); what is sampled from them is a
+Which ranges hold is plain data in an episode's payload (``vlarig.benchmarks.tabletop.protocols``); what is sampled from them is a
 function of the episode's seed. Without that data all is as compiled: :meth:`Look.restore` writes back what any earlier episode sampled.
 """
 
