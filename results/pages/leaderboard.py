@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
 from ..manifest import SuitePlan
@@ -25,24 +24,6 @@ MEASURED = "measured"
 
 #: A suite of more tasks has no column for each; they are on the runs' pages.
 MOST_TASKS = 12
-
-
-@dataclass(frozen=True)
-class BoardColumn:
-    """A column of numbers.
-
-    Attributes:
-        name: Name, unique within the board.
-        unit: Unit of the numbers.
-        better: Which numbers are better.
-        metric: What the numbers are.
-    """
-
-    name: str
-    heading: str
-    unit: str = "%"
-    better: Literal["higher", "lower"] = "higher"
-    metric: str = "success rate"
 
 
 @dataclass(frozen=True)
@@ -111,13 +92,13 @@ class Board:
 
     Attributes:
         name: Name of the benchmark, or of a suite that no published table has.
-        columns: What was measured; the first ranks the rows.
+        columns: What was measured, published or not; the first ranks the rows.
         rows: Best first, ranked or not; what has no number comes last.
         sources: Where published numbers are from and how they were taken, each with its address.
     """
 
     name: str
-    columns: tuple[BoardColumn, ...]
+    columns: tuple[PublishedColumn, ...]
     rows: tuple[BoardRow, ...]
     sources: tuple[tuple[str, str], ...] = ()
 
@@ -190,13 +171,15 @@ def _published_board(name: str, benchmark: _Benchmark, runs: Sequence[tuple[str,
     columns = [*whole, *(column for column in benchmark.columns.values() if column.task)]
     played = {plan.name for _, reader in runs for plan in reader.manifest.identity.suites}
     suites = [suite for column in whole if len(column.suites) > 1 for suite in column.suites if suite in played]
-    shown = [
-        *(BoardColumn(each.name, each.heading, each.unit, each.better, each.metric) for each in columns),
-        *(BoardColumn(f"suite {suite}", suite) for suite in suites),
-    ]
+    shown = [*columns, *(_rate_column(f"suite {suite}", suite, name) for suite in suites)]
     rows = [*_published_rows(benchmark), *_run_rows(columns, suites, runs)]
     sources = {_source_text(table): table.paper.url for table, _ in benchmark.rows}
     return Board(name, tuple(shown), ranked(rows, shown[0]), tuple(sources.items()))
+
+
+def _rate_column(name: str, heading: str, benchmark: str) -> PublishedColumn:
+    """A column of success rates that no published table has."""
+    return PublishedColumn(name, heading, benchmark, "%", "higher")
 
 
 def _published_rows(benchmark: _Benchmark) -> Iterator[BoardRow]:
@@ -283,7 +266,7 @@ def _run_row(run: str, reader: RunReader, plans: Sequence[SuitePlan], cells: dic
 def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> list[Board]:
     """A board for each suite that no published table has, and for each protocol of it, as ``vlarig table`` makes a matrix."""
     boards: dict[tuple[str, str], list[_Played]] = {}
-    columns: dict[tuple[str, str], dict[str, BoardColumn]] = {}
+    columns: dict[tuple[str, str], dict[str, PublishedColumn]] = {}
     for run, reader in runs:
         table = reader.table()
         for suite, plan in zip(table.suites, reader.manifest.identity.suites, strict=True):
@@ -291,10 +274,10 @@ def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> l
                 continue
             place = plan.conditions
             cells = {"all": _tally_cell(suite.total, table, suite.suite, _repeats(reader, suite.suite))}
-            named = columns.setdefault(place, {"all": BoardColumn("all", "all tasks")})
+            named = columns.setdefault(place, {"all": _rate_column("all", "all tasks", suite.suite)})
             for row in suite.rows:
                 name = f"task {row.task}/{row.variant}"
-                named.setdefault(name, BoardColumn(name, row.label))
+                named.setdefault(name, _rate_column(name, row.label, suite.suite))
                 cells[name] = _tally_cell(row.tally, table, suite.suite, repeats=False)
             row = _run_row(run, reader, [plan], cells)
             boards.setdefault(place, []).append(_Played(row, plan, _episodes(reader, plan)))
@@ -325,7 +308,7 @@ def _episodes(reader: RunReader, plan: SuitePlan) -> dict[str, frozenset[str]]:
     return {"all": frozenset[str]().union(*tasks.values())} | tasks
 
 
-def _over_the_same_episodes(rows: Sequence[_Played], columns: Sequence[BoardColumn]) -> list[BoardRow]:
+def _over_the_same_episodes(rows: Sequence[_Played], columns: Sequence[PublishedColumn]) -> list[BoardRow]:
     """The rows; where one has a rate over other episodes than most have, that is not comparable."""
     common: dict[str, frozenset[str]] = {}
     for column in columns:
@@ -346,11 +329,11 @@ def _over_the_same_episodes(rows: Sequence[_Played], columns: Sequence[BoardColu
     return checked
 
 
-def _number(row: BoardRow, column: BoardColumn) -> float | None:
+def _number(row: BoardRow, column: PublishedColumn) -> float | None:
     return row.cells.get(column.name, BoardCell()).value
 
 
-def ranked(rows: Iterable[BoardRow], column: BoardColumn) -> tuple[BoardRow, ...]:
+def ranked(rows: Iterable[BoardRow], column: PublishedColumn) -> tuple[BoardRow, ...]:
     """The rows, best first by a column; those without a number last, in the order that they came in."""
 
     def place(row: BoardRow) -> tuple[bool, float]:

@@ -15,11 +15,10 @@ from ...envs.errors import VlarigError
 from ..comparison import Comparison, findings, points, points_range
 from ..records import TaskKey
 from . import addresses, comparing, episodes, run_page
-from .grids import grids
+from .curves import grids, trainings
 from .leaderboard import make_boards
 from .reading import DamagedRunError, RunReader
 from .templates import data_file, environment
-from .trainings import trainings
 
 #: Files that pages load besides data: scripts, style, icon.
 STATIC = (

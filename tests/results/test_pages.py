@@ -22,14 +22,14 @@ import pytest
 from layout_runs import play
 from sample_runs import PROTOCOL, TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
 
-from vlarig.benchmarks.published import TABLES, load_table
+from vlarig.benchmarks.published import TABLES, PublishedColumn, load_table
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.commands import pages
 from vlarig.results.comparison import compare_runs
 from vlarig.results.ledger import Ledger
 from vlarig.results.pages import addresses
 from vlarig.results.pages.following import Follower
-from vlarig.results.pages.leaderboard import Board, BoardCell, BoardColumn, BoardRow, make_boards, ranked
+from vlarig.results.pages.leaderboard import Board, BoardCell, BoardRow, make_boards, ranked
 from vlarig.results.pages.reading import RunReader
 from vlarig.results.pages.run_page import task_lines, time_lines
 from vlarig.results.pages.site import Site, SiteOptions
@@ -373,7 +373,7 @@ def test_every_published_number_stands_on_the_board_of_its_benchmark():
 
 @pytest.mark.parametrize(("better", "wanted"), [("higher", ["b", "a", "none"]), ("lower", ["a", "b", "none"])])
 def test_the_best_comes_first_and_what_has_no_number_last(better, wanted):
-    column = BoardColumn("x", "x", better=better)
+    column = PublishedColumn("x", "x", "x", "%", better)
     rows = [
         BoardRow("none", "measured", "", {"x": BoardCell("incomplete")}),
         BoardRow("a", "baseline", "", {"x": BoardCell("1", 1.0)}),

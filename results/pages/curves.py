@@ -1,19 +1,109 @@
-"""The grids of a site: runs that are the settings of one grid, in one table, and as curves where a setting is a number."""
+"""Curves of success rates on a site's first page: a training's evaluations by its steps, a grid's settings along a number.
+
+Such runs are in one folder, whose name theirs is. The charts are rendered by charts.html.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from ..grid import Grid, lines, numeric_axis
 from ..run_files import run_name
-from ..runs import CELLS, CHOSEN, GRID_RECORD
-from ..tables import RunTable
+from ..runs import CELLS, CHOSEN, EVALUATIONS, GRID_RECORD
+from ..tables import RunTable, Tally
 from . import addresses
-from .charts import RateChart
 from .reading import RunReader
+
+
+class RateChart:
+    """Base of what is shown as a chart of rates, in the units of its SVG."""
+
+    # The chart's size, and the room at its left and below it for numbers.
+    width: ClassVar[int] = 480
+    height: ClassVar[int] = 200
+    left: ClassVar[int] = 52
+    below: ClassVar[int] = 24
+
+    def level(self, percent: float) -> float:
+        """Where a rate is, from the top."""
+        return round(8 + (1 - percent / 100) * (self.height - self.below - 8), 1)
+
+    @classmethod
+    def across(cls, share: float) -> float:
+        """Where a share of the axis, 0 to 1, is, from the left."""
+        return cls.left + 8 + share * (cls.width - cls.left - 24)
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluation.
+
+    Attributes:
+        step: The training's step.
+        page: Its run's page.
+        table: Its results.
+        x: Where it is in the chart.
+    """
+
+    step: int
+    page: str
+    table: RunTable
+    x: float
+
+    @property
+    def tasks(self) -> Mapping[str, Tally]:
+        """Label of a task to its episodes."""
+        several = len(self.table.suites) > 1
+        return {
+            f"{suite.suite} {row.label}" if several else row.label: row.tally
+            for suite in self.table.suites
+            for row in suite.rows
+        }
+
+
+@dataclass(frozen=True)
+class Training(RateChart):
+    """A training that was evaluated.
+
+    Attributes:
+        points: Its evaluations, by step.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Labels of the tasks that any evaluation has."""
+        return list(dict.fromkeys(label for point in self.points for label in point.tasks))
+
+    def curve(self, task: str | None = None) -> str:
+        """The rate of a task, or of all, as the points of an SVG ``polyline``."""
+        tallies = [(point.x, point.table.total if task is None else point.tasks.get(task)) for point in self.points]
+        return " ".join(f"{x:.1f},{self.level(100 * tally.rate)}" for x, tally in tallies if tally and tally.rate is not None)
+
+
+def trainings(runs: Sequence[tuple[str, RunReader]]) -> list[Training]:
+    """The trainings among some runs, each with its id, by name; an evaluation that is not of a step of one is left out."""
+    found: dict[Path, list[tuple[int, str, RunReader]]] = {}
+    for run, reader in runs:
+        folder = reader.folder.resolve()
+        step = re.fullmatch(r"step-([0-9]+)", folder.name)
+        if step and folder.parent.name == EVALUATIONS:
+            found.setdefault(folder.parent.parent, []).append((int(step[1]), run, reader))
+    return [Training(run_name(folder), _points(sorted(found[folder], key=lambda each: each[:2]))) for folder in sorted(found)]
+
+
+def _points(evaluations: Sequence[tuple[int, str, RunReader]]) -> tuple[Point, ...]:
+    last = max(step for step, _, _ in evaluations)
+    return tuple(
+        Point(step, addresses.run_page(run), reader.table(), RateChart.across(step / last if last else 0.5))
+        for step, run, reader in evaluations
+    )
 
 
 @dataclass(frozen=True)
