@@ -14,11 +14,7 @@ _HEADER = struct.Struct("<4sII")  # magic, steps, action channels
 
 
 def encode_actions(actions: np.ndarray) -> bytes:
-    """``actions``, ``float32[H, A]``, as a header with the shape and zlib over the raw little-endian floats.
-
-    Raises:
-        ValueError: They have another shape.
-    """
+    """``actions``, ``float32[H, A]``, as a header with the shape and zlib over the raw little-endian floats."""
     if actions.ndim != 2:
         raise ValueError(f"actions have shape {list(actions.shape)}, expected [H, A]")
     data = np.ascontiguousarray(actions, dtype="<f4").tobytes()

@@ -66,17 +66,9 @@ class Mean:
 def clustered_mean(
     values: Mapping[str, float], unit: Unit = "task", confidence: float = 0.95, resamples: int = RESAMPLES
 ) -> Mean:
-    """The mean of a number over episodes, with its bootstrap interval.
+    """The mean of a number over episodes, by their keys, with its bootstrap interval.
 
-    Args:
-        values: The episodes' keys to their numbers; all finite, and all episodes that the mean is of. The caller
-            makes sure that they are complete (:mod:`vlarig.results.measures`).
-        unit: What is sampled as a whole; see above.
-        confidence: Share of such intervals that cover the true mean.
-        resamples: How many.
-
-    Raises:
-        ValueError: There is no episode, or a number is not finite.
+    The caller makes sure that ``values`` are complete (:mod:`vlarig.results.measures`), and all finite.
     """
     if not values:
         raise ValueError("there is no episode to average over")
@@ -94,10 +86,7 @@ def clustered_mean(
 def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resamples: int) -> np.ndarray:
     """Means of sampled clusters: ``float64[resamples]``.
 
-    Args:
-        strata: For each stratum ``float64[clusters, 2]``: the sum of a cluster's values, and how many these are. Two clusters or more.
-        rng: The generator.
-        resamples: How many.
+    Each of the strata is ``float64[clusters, 2]``, of two clusters or more: the sum of a cluster's values, and how many these are.
     """
     totals = np.zeros((resamples, 2))
     for clusters in strata:
@@ -113,14 +102,7 @@ def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resa
 def resampled_interval(
     strata: Sequence[np.ndarray], rng: np.random.Generator, confidence: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
-    """The expanded percentile interval of a mean; ``None`` where the clusters are too few or all alike.
-
-    Args:
-        strata: As :func:`resampled_means` takes them.
-        rng: The generator.
-        confidence: Share of such intervals that cover the true mean.
-        resamples: How many.
-    """
+    """The expanded percentile interval of a mean; ``None`` where the clusters are too few or all alike."""
     freedom = sum(map(len, strata)) - len(strata)
     if freedom < MINIMUM_FREEDOM or min(map(len, strata)) < 2:
         return None

@@ -61,8 +61,6 @@ class Compared:
     """Some tasks of a suite in both runs: all of them, or one.
 
     Attributes:
-        suite: Name of the suite.
-        protocol: The protocol as ``name@version``.
         tasks: The records of the first and the second run for each task that both have, in the order of the first.
     """
 
@@ -184,7 +182,6 @@ class MetricComparison:
     """A metric other than success over the episodes that both runs finished.
 
     Attributes:
-        name: Name of the metric.
         first: Its mean in the first run, sampled by initial state.
         second: Its mean in the second run, sampled by initial state.
         by_initial_state: Second minus first, on these tasks, from initial states like these.
@@ -214,13 +211,7 @@ class Comparison:
 
 
 def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -> Comparison:
-    """The comparison of two runs.
-
-    Args:
-        first_dir: Folder of the run to start from.
-        second_dir: Folder of the run that may be better or worse.
-        metric: A metric besides success to compare; both runs must have it.
-    """
+    """The comparison of the runs in two folders; of a metric besides success, where one is named, which both runs must have."""
     if first_dir.resolve() == second_dir.resolve():
         raise VlarigError(f"{first_dir} is compared with itself; name two runs")
     return compare_records(read_run(first_dir), read_run(second_dir), metric)

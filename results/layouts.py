@@ -169,12 +169,9 @@ class Layout:
 
 
 def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = "initial_state") -> Layout:
-    """The paper's table of that name, with a row for each label.
+    """The paper's table of that name, with a row for each label, which several runs may share.
 
-    Args:
-        name: One of :func:`~vlarig.envs.plugins.layout_files`.
-        runs: Labels and runs; runs of one label make one row.
-        unit: What the intervals are about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
+    ``unit`` is what the intervals are about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
     """
     if name not in (layouts := layout_files()):
         raise unknown("layout", name, layouts, "vlarig table")

@@ -80,13 +80,8 @@ class Ledger:
     def open(cls, run_dir: Path, lock: RunLock | None = None) -> Ledger:
         """The ledger of ``run_dir``, to continue writing. Arguments are those of :meth:`create`."""
         path = run_dir / LEDGER_NAME
-        try:
-            check_file(path)  # before the lock: a folder that holds no run stays untouched
-            held = lock or RunLock(run_dir)
-        except BaseException:
-            if lock:
-                lock.release()
-            raise
+        check_file(path)  # before the lock: a folder that holds no run stays untouched
+        held = lock or RunLock(run_dir)
         try:
             return cls(path, connect_writable(path), held)
         except BaseException:

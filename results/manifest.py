@@ -283,13 +283,7 @@ class Manifest(_Model):
 
 
 def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
-    """Make sure that a run is resumed with the identity that it was started with, and as the same part of it.
-
-    Args:
-        saved: The run's own manifest.
-        wanted: The manifest of the current command.
-        run: Name of the run, for the message.
-    """
+    """Make sure that a run, which the message names, is resumed with the identity that it was started with, and as the same part."""
     named = f"the run {run}" if run else "the run"
     differences = identity_differences(saved.identity, wanted.identity)
     reasons = "; ".join(_difference(saved, wanted, *difference) for difference in differences)

@@ -18,10 +18,7 @@ def matrix_sheets(named: Sequence[tuple[str, RunTable]]) -> list[Sheet]:
     """A matrix for each suite that several runs have played under one protocol, then the tables of what one run alone has played.
 
     How many steps of a chunk are run before the policy is queried again is the policy's affair: runs that differ in that alone are in
-    one matrix, which says it of each.
-
-    Args:
-        named: The runs, each with its label; an empty one means the policy's name, with the run's where two have the same.
+    one matrix, which says it of each. An empty label means the policy's name, with the run's where two have the same.
     """
     tables = [table for _, table in named]
     played = [_suites(table) for table in tables]

@@ -111,13 +111,9 @@ def task_records(
 
 
 def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit = "task") -> Mean | Incomplete:
-    """The mean of a metric over all episodes of a suite, or what is missing for it.
+    """The mean of a metric, one of :meth:`RunRecords.metric_names`, over all episodes of a suite; or what is missing for it.
 
-    Args:
-        run: The run, from :func:`read_run`.
-        suite: Name of the suite.
-        metric: One of :meth:`RunRecords.metric_names`.
-        unit: What the bootstrap samples as a whole (:mod:`vlarig.results.bootstrap`).
+    ``unit`` is what the bootstrap samples as a whole (:mod:`vlarig.results.bootstrap`).
     """
     tasks = [task for key, task in run.tasks.items() if key.suite == suite]
     if not tasks:

@@ -73,11 +73,7 @@ class Merged:
 def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
     """Merge runs into ``target``: into a new one, or into one of the same identity, to which missing episodes are added.
 
-    Films are copied too. The runs and their logs are not changed.
-
-    Args:
-        runs: Folders of the runs; ``target`` among them is skipped.
-        target: Folder of the merged run.
+    Films are copied too. The runs and their logs are not changed; ``target`` among them is skipped.
     """
     sources = [run for run in _distinct(runs) if run.resolve() != target.resolve()]
     if not sources:

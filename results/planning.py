@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from itertools import pairwise
@@ -29,11 +30,7 @@ PACKAGES = (
 
 
 def suite_plans(episodes: Sequence[Episode]) -> list[SuitePlan]:
-    """The suites, protocols and tasks of a run, in the order in which its episodes name them.
-
-    Raises:
-        ValueError: Two different protocols of a suite carry the same name.
-    """
+    """The suites, protocols and tasks of a run, in the order in which its episodes name them."""
     protocols: dict[tuple[str, str], Protocol] = {}
     tasks: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     for episode in episodes:
@@ -58,12 +55,7 @@ def _plain_protocol(protocol: Protocol) -> dict[str, Any]:
 
 
 def episodes_digest(episodes: Iterable[Episode]) -> str:
-    """SHA-256, in hex, over keys and payloads; the order of the episodes does not matter.
-
-    Raises:
-        ValueError: Two episodes have the same key.
-        TypeError: A payload holds something that is not plain data.
-    """
+    """SHA-256, in hex, over keys and payloads; the order of the episodes does not matter."""
     lines = sorted((episode.key, json.dumps(episode.payload, sort_keys=True, default=_plain)) for episode in episodes)
     for (key, _), (following, _) in pairwise(lines):
         if key == following:
@@ -110,12 +102,10 @@ def _git(folder: Path, *words: str) -> str | None:
 def package_versions() -> dict[str, str]:
     """Versions of those of :data:`PACKAGES` that are installed, by name."""
     versions = {}
-    for name in PACKAGES:
-        try:
+    for name in sorted(PACKAGES):
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return dict(sorted(versions.items()))
+    return versions
 
 
 def surroundings(
@@ -125,15 +115,7 @@ def surroundings(
     runtime_packages: Mapping[str, Mapping[str, str]] | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> Surroundings:
-    """The record part of a manifest, for a driver that starts now.
-
-    Args:
-        config: The whole configuration as plain data.
-        suite_notes: Name of a suite to a note beside its numbers.
-        shard: The part of the episodes to run, as ``I/N``; all when ``None``.
-        runtime_packages: Name of each runtime to the versions of its packages.
-        origins: ``suite NAME``, ``policy NAME`` and ``expert of SUITE`` to the package that each comes from.
-    """
+    """The record part of a manifest, for a driver that starts now; the arguments are fields of :class:`.manifest.Surroundings`."""
     revision, dirty = git_revision()
     return Surroundings(
         config=config,

@@ -28,11 +28,7 @@ class TaskKey(NamedTuple):
 
     @classmethod
     def of(cls, key: str) -> Self:
-        """The task of the episode of that key.
-
-        Raises:
-            ValueError: It is no such key.
-        """
+        """The task of the episode of that key; a ``ValueError`` where it is none."""
         return cls(*split_key(key)[:4])
 
 
@@ -196,11 +192,7 @@ class Session:
 
 
 def split_key(key: str) -> tuple[str, str, str, str, int, int]:
-    """The parts of an episode's key: suite, protocol, task, variant, initial state, repeat.
-
-    Raises:
-        ValueError: It is no such key.
-    """
+    """The parts of an episode's key: suite, protocol, task, variant, initial state, repeat; a ``ValueError`` where it is none."""
     try:
         suite, protocol, task, variant, initial_state, repeat = key.split("/")
         return suite, protocol, task, variant, int(initial_state), int(repeat)

@@ -40,14 +40,8 @@ Refused = list[tuple[str, str]]
 def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
     """Start the run in ``run_dir``, or resume it where it was started before with the same identity.
 
-    A driver that is killed at any time in here leaves a folder that the next call completes.
-
-    Args:
-        run_dir: Folder of the run; made where it is missing.
-        wanted: The manifest of the current command; saved where the run is new.
-
-    Returns:
-        The run's ledger, which holds the run's lock until it is closed.
+    A driver that is killed at any time in here leaves a folder that the next call completes. The ledger holds the run's lock until it
+    is closed.
     """
     _check_free(run_dir)
     lock = RunLock(run_dir)
@@ -58,11 +52,11 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
             raise VlarigError(f"{run_dir} holds a ledger but no {MANIFEST_NAME}; restore that, or give another --run")
         else:
             wanted.save(run_dir)
+        resumed = (run_dir / LEDGER_NAME).exists()
+        return Ledger.open(run_dir, lock) if resumed else Ledger.create(run_dir, lock)
     except BaseException:
         lock.release()
         raise
-    resumed = (run_dir / LEDGER_NAME).exists()
-    return Ledger.open(run_dir, lock) if resumed else Ledger.create(run_dir, lock)
 
 
 def _check_free(run_dir: Path) -> None:

@@ -27,12 +27,7 @@ from .records import TaskKey
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of a run.
-
-    Attributes:
-        number: Which one, from 1 to ``count``.
-        count: How many there are.
-    """
+    """One part of a run: part ``number``, from 1, of ``count``."""
 
     number: int
     count: int

@@ -1,5 +1,9 @@
 """Statistics of success rates, in closed form: intervals, two policies on the same episodes, and how many episodes it takes.
 
+Of two policies on the same episodes, ``gained`` are those in which the second succeeded and the first did not, and ``lost`` those in
+which the first succeeded and the second did not: counts of what was played, or the probabilities of either. ``power`` is the
+probability to find a difference, and ``level`` that to find one where there is none: the largest p-value that counts as a difference.
+
 Functions that need scipy import it when they are called. Wilson's interval is written out, though scipy has it: the live display and
 ``vlarig table`` print it without the extra ``results``.
 """
@@ -18,16 +22,9 @@ from ..envs.errors import VlarigError, not_importable
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a success probability.
 
-    Unlike the textbook interval it stays within [0, 1] and keeps its coverage for few episodes and for rates near 0 or 1.
+    Unlike the textbook interval it stays within [0, 1] and keeps its coverage for few episodes and for rates near 0 or 1. It is
+    ``(0.0, 1.0)`` where nothing was measured.
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927), 209-212.
-
-    Args:
-        successes: Episodes that succeeded.
-        n: Episodes that finished.
-        confidence: Share of such intervals that cover the true probability.
-
-    Returns:
-        The lower and the upper bound; ``(0.0, 1.0)`` where nothing was measured.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"successes is {successes}, expected 0 to n, which is {n}")
@@ -49,10 +46,6 @@ def mcnemar_p_value(gained: int, lost: int) -> float:
     Only the episodes that flipped count. If the policies were equally good, each would flip either way with probability 1/2.
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
     Psychometrika 12 (1947), 153-157; exact by the binomial distribution.
-
-    Args:
-        gained: Episodes in which the second policy succeeded and the first did not.
-        lost: Episodes in which the first policy succeeded and the second did not.
     """
     if gained + lost == 0:
         return 1.0
@@ -62,18 +55,10 @@ def mcnemar_p_value(gained: int, lost: int) -> float:
 def tango_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Tango's score interval of the difference of two success probabilities, measured on the same episodes.
 
-    A difference is in the interval when McNemar's score test, generalised to that difference, does not reject it.
+    The difference is second minus first. One is in the interval when McNemar's score test, generalised to it, does not reject it.
+    ``(-1.0, 1.0)`` where nothing was measured.
     Source: T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
     Statistics in Medicine 17 (1998), 891-908.
-
-    Args:
-        gained: Episodes in which the second policy succeeded and the first did not.
-        lost: Episodes in which the first policy succeeded and the second did not.
-        n: All episodes that both policies finished.
-        confidence: Share of such intervals that cover the true difference.
-
-    Returns:
-        The lower and the upper bound of second minus first, from -1 to 1; ``(-1.0, 1.0)`` where nothing was measured.
     """
     if min(gained, lost) < 0 or gained + lost > n:
         raise ValueError(f"{gained} gained and {lost} lost of {n} episodes; expected counts whose sum is at most n")
@@ -103,16 +88,10 @@ def _tango_lower(gained: int, lost: int, n: int, z: float) -> float:
 
 
 def unpaired_episodes(first: float, second: float, power: float = 0.8, level: float = 0.05) -> int:
-    """Episodes that each of two policies has to play to show a difference, where they play different ones.
+    """Episodes that two policies of these success probabilities have to play each to show a difference, where they play different ones.
 
     Source: J. L. Fleiss, B. Levin and M. C. Paik, "Statistical Methods for Rates and Proportions", 3rd ed. (2003), section 4.2,
     without the correction for continuity; R's ``power.prop.test`` says the same.
-
-    Args:
-        first: Success probability of the first policy.
-        second: Success probability of the second policy.
-        power: Probability to find the difference.
-        level: Probability to find one where there is none.
     """
     for name, value in (("first", first), ("second", second)):
         if not 0 <= value <= 1:
@@ -131,12 +110,6 @@ def paired_episodes(gained: float, lost: float, power: float = 0.8, level: float
     A search for the first number at which :func:`mcnemar_power` is enough. It begins with the closed form of R. J. Connor, "Sample
     size for testing differences in proportions for the paired-sample design", Biometrics 43 (1987), 207-211, which is for the
     test without its exactness, and therefore a little too small.
-
-    Args:
-        gained: Probability that in an episode the second policy succeeds and the first does not.
-        lost: Probability that in an episode the first policy succeeds and the second does not.
-        power: Probability to find the difference.
-        level: Probability to find one where there is none.
     """
     _check_flips(gained, lost)
     if gained == lost:
@@ -155,12 +128,6 @@ def mcnemar_power(n: int, gained: float, lost: float, level: float = 0.05) -> fl
 
     Source: S. W. Duffy, "Asymptotic and exact power for the McNemar test and its analogue with R controls per case", Biometrics 40
     (1984), 1005-1015.
-
-    Args:
-        n: Episodes that both policies play.
-        gained: Probability that in an episode the second policy succeeds and the first does not.
-        lost: Probability that in an episode the first policy succeeds and the second does not.
-        level: Largest p-value that counts as a difference.
     """
     import numpy as np
 
@@ -178,16 +145,8 @@ def mcnemar_power(n: int, gained: float, lost: float, level: float = 0.05) -> fl
 def detectable_difference(n: int, flipped: float, power: float = 0.8, level: float = 0.05) -> float | None:
     """The smallest difference of two success probabilities that ``n`` episodes, played by both policies, would most likely show.
 
-    Connor's closed form (see :func:`paired_episodes`), solved for the difference.
-
-    Args:
-        n: Episodes that both policies play.
-        flipped: Share of them in which one policy succeeds and the other does not.
-        power: Probability to find the difference.
-        level: Probability to find one where there is none.
-
-    Returns:
-        The difference; ``None`` where it would take more flips than there are.
+    Connor's closed form (see :func:`paired_episodes`), solved for the difference. In a share ``flipped`` of the episodes one policy
+    succeeds and the other does not. ``None`` where it would take more flips than there are.
     """
     if not 0 <= flipped <= 1:
         raise ValueError(f"flipped is {flipped}, expected a share, from 0 to 1")

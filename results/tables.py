@@ -67,13 +67,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task's line.
-
-    Attributes:
-        task: Name of the task.
-        variant: Name of its variation.
-        tally: Its episodes.
-    """
+    """One task's line."""
 
     task: str
     variant: str
@@ -109,11 +103,7 @@ class SuiteTable:
 
 @dataclass(frozen=True)
 class RunTable:
-    """One run's block of the table.
-
-    Attributes:
-        suites: A table for each suite.
-    """
+    """One run's block of the table."""
 
     run: str
     manifest: Manifest

@@ -141,11 +141,7 @@ class _Benchmark:
 
 
 def make_boards(runs: Sequence[tuple[str, RunReader]]) -> list[Board]:
-    """A board for each benchmark: those that runs played first, then the others that were published.
-
-    Args:
-        runs: Ids and runs, in the order of the site.
-    """
+    """A board for each benchmark: those that runs, each with its id, played first, then the others that were published."""
     benchmarks = _published()
     boards = [_published_board(name, benchmark, runs) for name, benchmark in benchmarks.items()]
     covered = {suite for benchmark in benchmarks.values() for column in benchmark.columns.values() for suite in column.suites}

@@ -55,12 +55,7 @@ def _moment(text: str) -> str:
 
 
 def data_file(path: str, value: Any) -> bytes:
-    """The data file at ``path``.
-
-    Args:
-        path: Its path in the site, by which its page requests it.
-        value: Plain data. Floats that are not finite become their names.
-    """
+    """The data file at a path in the site, by which its page requests it. Floats that are not finite become their names."""
     return f"vlarig.arrived({_literal(path)},\n{_literal(value)});\n".encode("ascii")
 
 
