@@ -46,9 +46,6 @@ class Segment:
         label: The subtask as a coarse instruction: ``pick up the red cube``.
         words: The same in detail: ``Pick up the red cube from the far left of the table ...``.
         dimensions: What is known of it, by :data:`DIMENSIONS`; those that are not known are left out.
-
-    Raises:
-        ValueError: It has no step, or a dimension is none of :data:`DIMENSIONS`.
     """
 
     begin: int

@@ -65,12 +65,7 @@ _PLACES = {"in the basket": "basket_1", "on the plate": "plate_1"}
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done.
-
-    Attributes:
-        thing: Name of the object to move.
-        place: Name of the object that it belongs in or on.
-    """
+    """What is to be done: the name of the object to move, and that of the object which it belongs in or on."""
 
     thing: str
     place: str
@@ -160,11 +155,8 @@ def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray
 def _keypoints(scene: SceneState, task: Task, grasp: Grasp, offset: np.ndarray) -> Keypoints:
     """The keypoints of a step; in a basket an object comes to lie some way below where it is let go.
 
-    Args:
-        scene: The step's observation.
-        task: What is to be done.
-        grasp: How the object is held: its turn is that of the line along which the fingers close.
-        offset: ``float64[3]``, from the object's body to where it is held, which counts as its centre.
+    The turn is that of the line along which the fingers close, and the centre where the object is held: at an offset ``float64[3]``
+    from its body.
     """
     goal = scene.where(task.place)
     depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0

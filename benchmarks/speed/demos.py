@@ -22,13 +22,9 @@ TASKS = ("put the red cube in the tray", "stack the blocks", "open the drawer")
 
 
 def make_demos(folder: Path, episodes: int, size: int, lengths: tuple[int, int] = LENGTHS) -> None:
-    """Write a dataset: two views, a still and slightly noisy scene in each, in front of which rectangles move.
+    """Write a dataset into an empty folder: two views, a still and slightly noisy scene in each, in front of which rectangles move.
 
-    Args:
-        folder: Where to; it holds nothing yet.
-        episodes: How many.
-        size: Height and width of the images.
-        lengths: Steps of an episode, at least and at most.
+    Images have the height and width ``size``.
     """
     rng = np.random.default_rng(0)
     scenes = {view: scene(rng, size) for view in TABLETOP_PANDA.cameras}

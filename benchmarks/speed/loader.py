@@ -23,7 +23,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ from vlarig.training.data.lerobot import open_lerobot
 from vlarig.training.data.lerobot_files import Meta, read_meta
 from vlarig.training.data.mixture import Mixture, mix
 from vlarig.training.parallel import Processes
+from vlarig.training.reporting import SilentReporter
 from vlarig.training.trainer import Trainer
 
 #: Actions of a sample.
@@ -97,13 +98,7 @@ class Waits(Options):
 
 
 class Films:
-    """The bare loop: frames by their times, with PyAV alone.
-
-    Args:
-        meta: The dataset.
-        cameras: Names of its images that are decoded.
-        keeps: Whether a colour converter is kept.
-    """
+    """The bare loop: frames of some cameras by their times, with PyAV alone; ``keeps``: with one colour converter."""
 
     def __init__(self, meta: Meta, cameras: Sequence[str], keeps: bool) -> None:
         self._meta, self._cameras, self._keeps = meta, cameras, keeps
@@ -150,13 +145,7 @@ class Films:
 
 
 class Subject:
-    """What is measured: samples of a dataset, in order or at random.
-
-    Args:
-        name: Names it in the table.
-        mixture: Of one dataset.
-        samples: Samples of a turn.
-    """
+    """What is measured, by its name in the table: so many samples a turn of a mixture of one dataset, in order or at random."""
 
     loop: Literal["in_order", "at_random"] = "at_random"
     clock: Clock = staticmethod(time.process_time)
@@ -304,20 +293,14 @@ class Enough(Exception):
     """All steps are measured."""
 
 
-class Listener:
+class Listener(SilentReporter):
     """The training's reporter: keeps the seconds of steps in which every worker is at work, and ends the training after the last."""
 
     def __init__(self, first: int, last: int) -> None:
         self.seconds: list[tuple[float, float]] = []
         self._first, self._last = first, last
 
-    def start(self, step: int, steps: int) -> None:
-        """The training begins."""
-
-    def note(self, sentence: str) -> None:
-        """A line for the user."""
-
-    def report(self, step: int, numbers: dict[str, float]) -> None:
+    def report(self, step: int, numbers: Mapping[str, float]) -> None:
         if step >= self._first:
             self.seconds.append((numbers["train/time/data"], numbers["train/time/step"]))
         if step == self._last:

@@ -43,12 +43,7 @@ class Options:
 
 
 class Machine:
-    """A device and the way to measure on it.
-
-    Args:
-        device: cpu, cuda or cuda:1.
-        threads: Threads on a CPU.
-    """
+    """A device and the way to measure on it."""
 
     def __init__(self, device: str, threads: int) -> None:
         self.device = torch.device(device)

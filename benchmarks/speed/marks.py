@@ -21,11 +21,8 @@ class Marks:
 
     Forward passes are split by hooks on modules. In the backward pass a part ends when the gradient of its input has come, which is the
     output of the part before: autograd goes through the nodes of a graph in the reverse of their order. Activations that are computed
-    again belong to that pass. The embedding, which is looked up first and has its gradient last, is with the vision tower.
-
-    Args:
-        model: The model.
-        clock: Whatever grows: seconds, or operations.
+    again belong to that pass. The embedding, which is looked up first and has its gradient last, is with the vision tower. The clock is
+    whatever grows: seconds, or operations.
 
     Attributes:
         spent: What the clock went on in each part since :meth:`begin`.

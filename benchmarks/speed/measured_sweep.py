@@ -31,11 +31,7 @@ class InstantPolicy(Policy):
 
 
 class ClockedPolicy(InstantPolicy):
-    """Records the time of each request.
-
-    Attributes:
-        requested: Seconds by the clock and of the process's CPU, the episode's key and the chunk's index, of each request.
-    """
+    """Records of each request the seconds by the clock and of the process's CPU, the episode's key and the chunk's index."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,29 +49,17 @@ class Cost:
 
     Attributes:
         cpu: Milliseconds of the driver's CPU a chunk, all threads.
-        chunks: Chunks a second.
         steps: Control steps a second, as long as there is an episode for every env.
         steps_to_the_end: The same until the last chunk: at the end of a sweep envs run dry one after the other.
     """
 
     cpu: float
-    chunks: float
     steps: float
     steps_to_the_end: float
 
 
 def measure(suite: str, episodes: int, workers: int, envs: int) -> Cost:
-    """Sweep a suite into a fresh ledger.
-
-    Args:
-        suite: Its name.
-        episodes: Episodes of each task.
-        workers: Simulator processes.
-        envs: Episodes under way in each.
-
-    Raises:
-        RuntimeError: An episode was not played, so the figures would mean nothing.
-    """
+    """Sweep so many episodes of each task of a suite into a fresh ledger, with ``envs`` under way in each of the workers."""
     policy, together = ClockedPolicy(), workers * envs
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -89,4 +73,4 @@ def measure(suite: str, episodes: int, workers: int, envs: int) -> Cost:
     requested, dry = policy.requested[begun[together - 1] :], begun[-1] - begun[together - 1]
     steps = np.cumsum([steps_of[key][chunk] for _, _, key, chunk in requested])
     walls, cpus = (np.array([each[clock] for each in requested]) - requested[0][clock] for clock in (0, 1))
-    return Cost(cpus[dry] / dry * 1e3, dry / walls[dry], steps[dry - 1] / walls[dry], steps[-1] / walls[-1])
+    return Cost(cpus[dry] / dry * 1e3, steps[dry - 1] / walls[dry], steps[-1] / walls[-1])

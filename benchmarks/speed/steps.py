@@ -106,11 +106,7 @@ def bare_rate(worker_spec: WorkerSpec, starts: Sequence[Start], processes: int, 
 
 
 def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **options: Any) -> Any:
-    """The answer to a question.
-
-    Raises:
-        RuntimeError: The process failed; what it wrote is on standard error.
-    """
+    """The answer to a question; where the process fails, what it wrote is on standard error."""
     process = start_loops(worker_spec, question, starts, **options)
     output, _ = process.communicate()
     if process.returncode:

@@ -67,11 +67,9 @@ class _Part:
     """One subtask, as the stages name it.
 
     Attributes:
-        begin: Its first step.
         end: The step after its last.
         kind: ``pick up``, ``place`` or ``push``.
-        thing: The object.
-        where: Where it is to go, with a preposition; empty where the stages do not say.
+        where: Where the object is to go, with a preposition; empty where the stages do not say.
     """
 
     begin: int

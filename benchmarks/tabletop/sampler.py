@@ -50,13 +50,7 @@ _Goal = tuple[str, dict[str, Any]]
 def sample(task: str, initial_state: int, training: bool = False) -> Scene:
     """The scene of an initial state, the same for ever: ``objects``, ``trays``, ``zones``, ``instruction`` and ``goal``, as plain data.
 
-    Args:
-        task: The task's name.
-        initial_state: The initial state's number.
-        training: Whether what is :data:`HELD_OUT` gets a colour instead that the scene has not; nothing else differs.
-
-    Raises:
-        KeyError: The task is unknown.
+    For training, what is :data:`HELD_OUT` gets a colour instead that the scene has not; nothing else differs.
     """
     make, trays, zones = MAKERS[task]
     rng = np.random.default_rng([SEED, list(MAKERS).index(task), initial_state])

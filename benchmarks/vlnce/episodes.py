@@ -29,13 +29,7 @@ Point = tuple[float, float, float]
 
 
 def read_r2r(folder: Path, bundle: str, split: str) -> dict[int, dict[str, Any]]:
-    """The episodes of a split of R2R, by their number; each is the adapter's payload.
-
-    Args:
-        folder: The bundle's folder.
-        bundle: Its name.
-        split: Such as ``val_unseen``.
-    """
+    """The episodes of a split of R2R, by their number, in a bundle's folder; each is the adapter's payload."""
     place = folder / "data" / "datasets" / "R2R_VLNCE_v1-3_preprocessed" / split
     return _read(folder, bundle, place / f"{split}.json.gz", place / f"{split}_gt.json.gz")
 
@@ -132,10 +126,8 @@ def _json(file: Path, kind: type[Kind]) -> Kind:
 def read_objects(scenes: Iterable[Path]) -> dict[str, dict[str, list[list[float]]]]:
     """What there is in some scenes: scene to the name of a kind of object to the places of all its objects, in habitat's frame.
 
-    A scene's objects are in ``<scan>.rooms.json`` (the stand-in houses), else in ``<scan>.house`` (Matterport3D, data_organization.md).
-
-    Args:
-        scenes: Paths of ``.glb`` files.
+    A scene is a ``.glb`` file; its objects are in ``<scan>.rooms.json`` (the stand-in houses), else in ``<scan>.house`` (Matterport3D,
+    data_organization.md).
     """
     found = {}
     for scene in scenes:

@@ -90,13 +90,7 @@ KILLED = (
 
 
 def all_cells(suites: Sequence[str] = SUITES, episodes: int = 4, steps: int | None = None) -> list[Cell]:
-    """Every cell, in the order of a turn.
-
-    Args:
-        suites: Which suites.
-        episodes: Episodes of a cell that is timed.
-        steps: Steps of each, for trying the scripts out; ``None`` for the suite's own.
-    """
+    """Every cell, in the order of a turn: so many episodes of those that are timed; ``steps`` of each, for trying the scripts out."""
     cells = []
     for suite in suites:
         cells += [

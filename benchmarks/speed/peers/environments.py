@@ -36,11 +36,7 @@ IMPORTS = {
 
 
 def requirements(peer: str) -> dict[str, str]:
-    """A peer's packages with their versions, those of the lists that its list names included.
-
-    Raises:
-        ValueError: A line is neither a comment, nor ``-r FILE``, nor ``NAME==VERSION``.
-    """
+    """A peer's packages with their versions, those of the lists that its list names included."""
     pinned: dict[str, str] = {}
     for line in (HERE / f"requirements-{peer}.txt").read_text(encoding="utf-8").splitlines():
         text = line.partition("#")[0].strip()

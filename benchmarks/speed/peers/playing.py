@@ -37,11 +37,7 @@ class Played:
 
 
 def play(cell: Cell, folder: Path) -> Played:
-    """Play a cell in ``folder``, which is empty.
-
-    Raises:
-        RuntimeError: A server does not start, or a command does not end, or ends before it was killed.
-    """
+    """Play a cell in ``folder``, which is empty; a ``RuntimeError`` where a process does not do what it should."""
     driver = DRIVERS[cell.peer]
     with _servers(driver, Job(cell, folder)) as (job, servers):
         if not cell.killed:

@@ -15,11 +15,7 @@ FILE = "cells.jsonl"
 
 
 class Records:
-    """The file of finished cells.
-
-    Args:
-        folder: Where it is, or is to be.
-    """
+    """The file of finished cells, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE

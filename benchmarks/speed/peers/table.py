@@ -119,16 +119,11 @@ def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def place(page: Path, text: str) -> None:
-    """Put the text between the page's two markers, in the place of what is there.
-
-    Raises:
-        ValueError: The page does not have each marker once, in order.
-    """
+    """Put the text between the page's two markers, in the place of what is there."""
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    old, end, after = rest.partition(END)
+    _, end, after = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in after:
         raise ValueError(
             f"{page} does not have {BEGIN} and {END}, once each and in this order; add them where the tables belong"
         )
-    del old
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")

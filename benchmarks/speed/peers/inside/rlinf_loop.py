@@ -23,11 +23,7 @@ SEED = 7
 
 
 def main(suite: str, steps: int, episodes: int, count: int) -> None:
-    """Play the episodes, ``count`` of them at a time, and print their results.
-
-    Raises:
-        SystemExit: The episodes are not a multiple of the envs.
-    """
+    """Play the episodes, ``count`` of them at a time, and print their results."""
     if episodes % count:
         raise SystemExit(f"{episodes} episodes were requested of {count} envs; expected a multiple")
     settings = {
