@@ -75,7 +75,8 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
 
     Films are copied too. The runs and their logs are not changed; ``target`` among them is skipped.
     """
-    sources = [run for run in _distinct(runs) if run.resolve() != target.resolve()]
+    distinct = {run.resolve(): run for run in reversed(runs)}
+    sources = [run for place, run in distinct.items() if place != target.resolve()]
     if not sources:
         raise VlarigError(f"there is nothing to merge into {target}; name the folders of other runs")
     manifests = {run: Manifest.load(run) for run in sources}
@@ -119,10 +120,6 @@ def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
         copied = sum(new for _, new in _copied(ledger, run, other, found))
         ledger.execute("COMMIT")
         return copied
-
-
-def _distinct(runs: Sequence[Path]) -> list[Path]:
-    return list({run.resolve(): run for run in reversed(runs)}.values())
 
 
 def _merged_manifest(manifests: Sequence[Manifest], target: Path) -> Manifest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 #: Shown where there is no number.
@@ -145,13 +146,7 @@ class Sheet:
         """Headings above the columns' own, each with the number of columns below it; empty where they would distinguish nothing."""
         if len({column.group for column in self.columns}) < 2:
             return []
-        groups: list[tuple[str, int]] = []
-        for column in self.columns:
-            if groups and groups[-1][0] == column.group:
-                groups[-1] = (column.group, groups[-1][1] + 1)
-            else:
-                groups.append((column.group, 1))
-        return groups
+        return [(group, len(list(columns))) for group, columns in groupby(self.columns, key=lambda column: column.group)]
 
     def numbers(self, footnotes: tuple[str, ...]) -> list[int]:
         """The numbers of some footnotes, counted from 1, in order and each once."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from ...envs.libero.robot import LIBERO_PANDA
 from ..suite import Footprint, Patience, Suite, Task
 from ..trial import Trial
 
-TASKS = Path(__file__).with_name("tasks.json")
+#: Suite to its tasks, in LIBERO's order.
+TASKS: dict[str, list[str]] = json.loads(Path(__file__).with_name("tasks.json").read_text())
 
 #: Rows of a task's initial states that the evaluators play (``num_trials_per_task`` of all but LeRobot).
 INITIAL_STATES = tuple(range(50))
@@ -134,14 +134,8 @@ def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
     return {**payload(task, number, protocol), "sampled": True}
 
 
-@cache
-def _task_names() -> dict[str, list[str]]:
-    """Suite to its tasks, in LIBERO's order."""
-    return json.loads(TASKS.read_text())
-
-
 def _suite(name: str, title: str) -> Suite:
-    tasks = tuple(Task(task, INITIAL_STATES) for task in _task_names()[name])
+    tasks = tuple(Task(task, INITIAL_STATES) for task in TASKS[name])
     return Suite(
         name=name,
         title=title,

@@ -28,6 +28,7 @@ from .suite import TABLETOP
 TASKS = {**SHORT, **LONG}
 
 PLACEMENTS_FILE = Path(__file__).with_name("placements.json")
+_FOUND: dict[str, Any] = json.loads(PLACEMENTS_FILE.read_text())
 
 #: Steps that the expert takes for moving one object, twice over; and once more for a second try.
 MOVE_STEPS = 150
@@ -95,14 +96,9 @@ def placements_text() -> str:
 
 
 @cache
-def _file() -> dict[str, Any]:
-    return json.loads(PLACEMENTS_FILE.read_text())
-
-
-@cache
 def _committed() -> list[Layout]:
     layouts = []
-    for state, line in enumerate(_file()["placements"]):
+    for state, line in enumerate(_FOUND["placements"]):
         names, trays, zones = contents(state % SCENES)
         spots = {name: np.array(spot) for name, spot in line["spots"].items()}
         layouts.append(Layout(names, trays, zones, spots, dict(zip(names, line["yaws"], strict=True))))
@@ -113,7 +109,7 @@ TABLETOP_TASKS = replace(
     TABLETOP,
     name="tabletop_tasks",
     title=f"{len(TASKS)} generated tasks on a table, in {SCENES} scenes of {PLACEMENTS} placements",
-    tasks=tuple(Task(name, tuple(states)) for name, states in _file()["tasks"].items()),
+    tasks=tuple(Task(name, tuple(states)) for name, states in _FOUND["tasks"].items()),
     protocols=(STANDARD, randomized(STANDARD)),
     source="defined here, in benchmarks/tabletop/short_tasks.py and long_tasks.py, and envs/tabletop/predicates.py",
     payload=payload,

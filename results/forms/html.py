@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 
 from ..sheet import Cell, Line, Sheet, spread_out
 
@@ -66,17 +67,12 @@ def _headings(sheet: Sheet) -> str:
 
 
 def _bodies(sheet: Sheet) -> list[str]:
-    bodies: list[tuple[str, list[str]]] = []
-    for line in sheet.lines:
-        if not bodies or bodies[-1][0] != line.section:
-            bodies.append((line.section, []))
-        bodies[-1][1].append(_row(sheet, line))
     texts = []
-    for section, rows in bodies:
+    for section, lines in groupby(sheet.lines, key=lambda line: line.section):
         heading = (
             f'<tr><th scope="rowgroup" colspan="{len(sheet.columns) + 1}">{escape(section)}</th></tr>\n' if section else ""
         )
-        texts.append(f"<tbody>\n{heading}" + "\n".join(rows) + "\n</tbody>")
+        texts.append(f"<tbody>\n{heading}" + "\n".join(_row(sheet, line) for line in lines) + "\n</tbody>")
     return texts
 
 

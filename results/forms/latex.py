@@ -64,17 +64,14 @@ def _table(sheet: Sheet, legend: str) -> str:
     below += [f"{_raised([number])} {plain(note)}" for number, note in enumerate(sheet.footnotes, 1)]
     below += [plain(note) for note in (*sheet.notes, legend) if note]
     if below:
-        lines += ["", r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize", *_paragraphs(below), r"\end{minipage}"]
+        lines += ["", r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize", *(text + r"\par" for text in below)]
+        lines.append(r"\end{minipage}")
     return "\n".join([*lines, r"\end{table}", ""])
 
 
 def _caption(sheet: Sheet) -> str:
     facts = [f"{name} {value}" for name, value in sheet.facts.items()] + ([f"after {sheet.place}"] if sheet.place else [])
     return f"{sheet.title} ({', '.join(facts)})" if facts else sheet.title
-
-
-def _paragraphs(texts: Sequence[str]) -> list[str]:
-    return [text + r"\par" for text in texts]
 
 
 def _headings(sheet: Sheet) -> list[str]:
