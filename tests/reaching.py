@@ -57,6 +57,6 @@ CLONING = (
 
 def clone(run: Path, *overrides: str) -> Path:
     """The folder of the cloned policy."""
-    from vlarig.training.reporting import SilentReporter
+    from vlarig.training.reporting import Reporter
 
-    return train(read_config("sft", None, (*CLONING, *overrides)), run, SilentReporter())
+    return train(read_config("sft", None, (*CLONING, *overrides)), run, Reporter())

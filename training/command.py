@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import textwrap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic_core import PydanticUndefined
 
 from ..benchmarks.registry import load_suite
 from ..envs.errors import not_importable
@@ -20,8 +24,7 @@ from ..harness.trackers import TrackerName, check_trackers
 from ..policies.qwen_vla.named import find_checkpoint
 from ..policies.qwen_vla.presets import PRESETS
 from ..rl.config import PpoConfig, read_ppo_config
-from .config import STAGES, Settings, TrainConfig, TrainingError, read_config
-from .fields import named_fields
+from .config import STAGES, Settings, TrainConfig, TrainingError, branch_of, read_config
 
 DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft, ppo), or a small backbone before it.
 
@@ -59,9 +62,35 @@ def show_fields(stage: str | None) -> None:
     kind: type[Settings] = PpoConfig if stage == "ppo" else TrainConfig
     own: dict[str, Any] = {"ppo": {}, **STAGES}[stage] | {"stage": stage}
     screen.print(f"The configuration of {stage}, by the names that --override takes:")
-    for each in named_fields(kind, own):
-        words = textwrap.fill(each.help, min(screen.width, 100), initial_indent=" " * 6, subsequent_indent=" " * 6)
-        screen.print(f"\n  {each.name} = {each.default}\n{words}", soft_wrap=True, markup=False, highlight=False)
+    for name, default, described in named_fields(kind, own):
+        words = textwrap.fill(described, min(screen.width, 100), initial_indent=" " * 6, subsequent_indent=" " * 6)
+        screen.print(f"\n  {name} = {default}\n{words}", soft_wrap=True)
+
+
+def named_fields(kind: type[Settings], own: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """The path of each value of a tree, as ``optimizer.expert.lr``, its default as JSON, or in brackets, and what it is.
+
+    Args:
+        kind: The tree.
+        own: Defaults of the stage, in place of the fields' own.
+        prefix: Path of the tree, with a dot at its end.
+    """
+    for name, field in kind.model_fields.items():
+        default, branch = own.get(name, field.default), branch_of(field)
+        if branch is not None:
+            inner = field.default.model_dump() if isinstance(field.default, Settings) else {}
+            yield from named_fields(branch, inner | dict(own.get(name) or {}), f"{prefix}{name}.")
+        else:
+            shown = (
+                "(required)"
+                if default is PydanticUndefined
+                else "(none)"
+                if default is None
+                else json.dumps(default, default=str)
+            )
+            # A docstring's words without its markup, on one line.
+            words = re.sub(r"(?::\w+:)?`+(?:~?[\w.]*\.)?([^`]+)`+", r"\1", field.description or "").split()
+            yield f"{prefix}{name}", shown, " ".join(words)
 
 
 def check_surroundings(config: TrainConfig | PpoConfig) -> None:
@@ -94,7 +123,7 @@ def main(arguments: list[str]) -> int:
         import torch
 
         from ..rl.run import tune
-        from .reporting import ConsoleReporter, SilentReporter
+        from .reporting import ConsoleReporter, Reporter
         from .trainer import train
     except ImportError as error:
         raise TrainingError(not_importable("training needs", error, "policy,train")) from None
@@ -103,9 +132,7 @@ def main(arguments: list[str]) -> int:
     first = os.environ.get("RANK", "0") == "0"
     title = f"{config.stage} of {config.model.name}"
     unit = "iteration" if isinstance(config, PpoConfig) else "step"
-    shown = (
-        ConsoleReporter(Screen(), options.run, config.track, title, unit) if first else contextlib.nullcontext(SilentReporter())
-    )
+    shown = ConsoleReporter(Screen(), options.run, config.track, title, unit) if first else contextlib.nullcontext(Reporter())
     with shown as reporter:
         run = options.run
         policy = tune(config, run, reporter) if isinstance(config, PpoConfig) else train(config, run, reporter)

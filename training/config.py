@@ -11,9 +11,10 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from ..envs.errors import VlarigError, suggestion
 from ..harness.trackers import TrackerName
@@ -329,11 +330,17 @@ def _checked(kind: type[S], data: Mapping[str, Any], where: str) -> S:
 
 def _names(tree: type[Settings], path: Iterable[str]) -> list[str]:
     """The names of the branch at a path."""
-    branch: Any = tree
     for name in path:
-        kinds = [branch.model_fields[name].annotation, *getattr(branch.model_fields[name].annotation, "__args__", ())]
-        branch = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings))
-    return list(branch.model_fields)
+        below = branch_of(tree.model_fields[name])
+        assert below is not None
+        tree = below
+    return list(tree.model_fields)
+
+
+def branch_of(field: FieldInfo) -> type[Settings] | None:
+    """The tree below a field; ``None`` where the field is a value."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings)), None)
 
 
 def _override(words: str) -> dict[str, Any]:

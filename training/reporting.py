@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -25,23 +24,20 @@ SHOWN = {
 }
 
 
-class Reporter(Protocol):
-    """Gets the numbers of a training, in the first process."""
+class Reporter:
+    """Gets the numbers of a training. This one shows nothing: that of every process but the first."""
 
     def start(self, step: int, steps: int) -> None:
         """The training begins, or goes on, at a step."""
-        ...
 
     def report(self, step: int, numbers: dict[str, float]) -> None:
         """Numbers of a step."""
-        ...
 
     def note(self, sentence: str) -> None:
         """A line that is worth printing."""
-        ...
 
 
-class ConsoleReporter:
+class ConsoleReporter(contextlib.ExitStack, Reporter):
     """Shows and tracks. Use it as a context manager.
 
     Args:
@@ -53,6 +49,7 @@ class ConsoleReporter:
     """
 
     def __init__(self, console: Console, run: Path, track: Sequence[TrackerName], title: str, unit: str = "step") -> None:
+        super().__init__()
         self._console = console
         self._run = run
         self._track = track
@@ -60,7 +57,6 @@ class ConsoleReporter:
         self._unit = unit
 
     def __enter__(self) -> Self:
-        self._stack = contextlib.ExitStack()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -69,16 +65,13 @@ class ConsoleReporter:
             TextColumn("{task.fields[numbers]}"),
         )
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
-        self._stack.enter_context(self._progress)
+        self.enter_context(self._progress)
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
 
     def start(self, step: int, steps: int) -> None:
         """The training begins, or goes on, at a step; trackers write to its folder from now on."""
         self._trackers = [
-            self._stack.enter_context(contextlib.closing(make_tracker(name, self._run, self._run.name))) for name in self._track
+            self.enter_context(contextlib.closing(make_tracker(name, self._run, self._run.name))) for name in self._track
         ]
         self._steps = steps
         self._task = self._progress.add_task(self._title, total=steps, completed=step, numbers="")
@@ -96,16 +89,3 @@ class ConsoleReporter:
 
     def note(self, sentence: str) -> None:
         self._console.print(sentence, soft_wrap=True)
-
-
-class SilentReporter:
-    """Shows nothing: that of every process but the first."""
-
-    def start(self, step: int, steps: int) -> None:
-        """Does nothing."""
-
-    def report(self, step: int, numbers: dict[str, float]) -> None:
-        """Does nothing."""
-
-    def note(self, sentence: str) -> None:
-        """Does nothing."""

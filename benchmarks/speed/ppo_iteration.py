@@ -43,7 +43,7 @@ from vlarig.rl.collection import Allotment, Collector, allotted
 from vlarig.rl.config import RolloutSettings, read_ppo_config
 from vlarig.rl.run import tune
 from vlarig.rl.start import with_action_steps
-from vlarig.training.reporting import SilentReporter
+from vlarig.training.reporting import Reporter
 
 MEGABYTE = 2**20
 PHASES = ("collect", "sync", "update", "iteration")
@@ -157,7 +157,7 @@ def show_collection(console: Console, settings: Collection) -> None:
     )
 
 
-class Reported(SilentReporter):
+class Reported(Reporter):
     """A reporter that keeps the numbers of each iteration."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.embodiments import MOBILE_ALOHA_JOINT
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.config import TrainingError, read_config
-from vlarig.training.reporting import SilentReporter
+from vlarig.training.reporting import Reporter
 from vlarig.training.trainer import train
 
 #: An ALOHA as its public datasets have it; ``cam_low`` is no view of the policy.
@@ -50,7 +50,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fine_tune(stage: str, mixture: Path, run: Path, source: str, *overrides: str) -> Path:
     given = [each for each in OVERRIDES if not each.startswith(("data.source", "model.source", "steps"))]
     words = (*given, f"data.source=mixture:{mixture}", f"model.source={source}", "steps=3", *overrides)
-    return train(read_config(stage, None, words), run, SilentReporter())
+    return train(read_config(stage, None, words), run, Reporter())
 
 
 @pytest.mark.slow
