@@ -8,13 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from ..envs.api import Observation
 from ..envs.embodiments import Embodiment
-from ..envs.plugins import import_local
 from ..policies.qwen_vla.conversation import Conversation
 from ..policies.qwen_vla.egocentric import Eigengrasps
 from ..policies.qwen_vla.normalization import DatasetStatistics
@@ -80,14 +79,3 @@ class Stream(ABC):
     def bucket(self, position: int) -> tuple[int, ...]:
         """The key by which a step sorts its samples: neighbours have about the same length, so that a micro-batch has less padding."""
         return ()
-
-
-def imported(place: str) -> Any:
-    """What ``module:NAME`` names; the working directory is searched too.
-
-    Raises:
-        ImportError: There is no such module.
-        AttributeError: It has nothing of that name.
-    """
-    module, _, name = place.partition(":")
-    return getattr(import_local(module), name)

@@ -41,13 +41,13 @@ from .config import (
     read_config,
     save_config,
 )
+from .data.mixture_file import find_stream
 from .evaluation import Evaluations, export
 from .learner import Learner
 from .parallel import Processes, processes
 from .reporting import Reporter
 from .samples import Stream
 from .stopping import Stopped, StopSignals
-from .streams import find_stream
 
 CONFIG_FILE = "config.json"
 

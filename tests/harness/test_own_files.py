@@ -19,7 +19,7 @@ from vlarig.harness import evaluate
 from vlarig.harness.commands import serve
 from vlarig.harness.run_folder import Evaluation
 from vlarig.policies.remote.serving import PolicyServer
-from vlarig.training.streams import find_stream
+from vlarig.training.data.mixture_file import find_stream
 
 POLICY = """
 import numpy as np

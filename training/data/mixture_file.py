@@ -1,4 +1,4 @@
-"""A mixture's file: which datasets, with which options and weights.
+"""Where a training's samples come from: a callable of the user's, or a mixture's file, which names datasets, options and weights.
 
 .. code-block:: toml
 
@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...envs.errors import suggestion
-from ..samples import imported
+from ...envs.plugins import import_local
+from ..config import TrainingError
+from ..samples import Stream
 from .dataset import Dataset
 from .errors import DataError
 from .mixture import Mixture, mix
@@ -43,6 +45,25 @@ KINDS: dict[str, str] = {
 
 #: Options that name files and folders.
 _PATHS = ("folder", "file", "videos", "statistics_file")
+
+
+def find_stream(source: str, options: Mapping[str, Any]) -> Stream:
+    """The stream that ``module:NAME`` gives for these options, or ``mixture:FILE``; the working directory is searched too."""
+    if source.startswith("mixture:"):
+        return read_mixture(source.partition(":")[2])
+    _, colon, name = source.partition(":")
+    if not colon or not name:
+        raise TrainingError(
+            f"data.source is {source!r}; expected mixture:FILE, or module:NAME of a callable that gives samples"
+        )
+    try:
+        make = _imported(source)
+    except (ImportError, AttributeError) as error:
+        raise TrainingError(f"data.source {source!r} cannot be imported ({error}); check the module and the name") from None
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise TrainingError(f"data.source {source!r} does not take data.options ({error})") from None
 
 
 def read_mixture(file: str | Path) -> Mixture:
@@ -117,11 +138,16 @@ def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
     if ":" not in source and source not in KINDS:
         raise DataError(f"{file} has a dataset of the source {source!r}; {suggestion(source, KINDS)} (or module:NAME of yours)")
     try:
-        make = imported(KINDS.get(source, source))
+        make = _imported(KINDS.get(source, source))
     except (ImportError, AttributeError) as error:
         raise DataError(f"the source {source!r} in {file} cannot be imported ({error})") from None
     found = _call(make, entry, file)
     return found if isinstance(found, list) else [found]
+
+
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_local(module), name)
 
 
 def _call(make: Callable[..., Any], entry: dict[str, Any], file: Path) -> Any:

@@ -26,9 +26,8 @@ from vlarig.training.batches import Collator, MicroBatch, micro_batches
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.lerobot import open_lerobot
 from vlarig.training.data.mixture import mix
-from vlarig.training.data.mixture_file import read_mixture
+from vlarig.training.data.mixture_file import find_stream, read_mixture
 from vlarig.training.samples import LanguageSample, Sample, Stream
-from vlarig.training.streams import find_stream
 
 FILE = """
 weights = "table_1"
