@@ -24,12 +24,14 @@ from ...envs.embodiments import Embodiment
 from ...envs.keypoints import NAMES
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
-from .cleaning import CleaningReport, EpisodeArrays
+from .cleaning import CleaningReport
+from .cleaning_rules import EpisodeArrays
 from .dataset import check_index
 from .errors import DataError
 from .families import Family
 from .film_reader import FilmReader
 from .frames import read_image
+from .lerobot_cleaning import stored_cleaning, thresholds_of
 from .lerobot_episode import need_data_extra
 from .lerobot_files import Meta, read_descriptions, read_meta
 from .lerobot_numbers import EpisodeNumbers, KeptNumbers
@@ -37,7 +39,6 @@ from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
 from .lerobot_rows import check_times, episode_rows, image_bytes, vectors
 from .lerobot_writer import KEYPOINTS
 from .pseudo_actions import pseudo_actions
-from .stored_cleaning import stored_cleaning, thresholds_of
 
 
 def open_lerobot(
@@ -81,7 +82,7 @@ def open_lerobot(
         images: Whether samples have images; a training without them need not decode films.
         cleaned: Whether those episodes are left out, and quantiles are there; otherwise it is all episodes, without quantiles, as
             cleaning itself reads them.
-        thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
+        thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning_rules.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.
     """

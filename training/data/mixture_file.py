@@ -27,8 +27,7 @@ from .errors import DataError
 from .mixture import Mixture, mix
 
 if TYPE_CHECKING:
-    from .lerobot_cleaning import Watch
-    from .stored_cleaning import Cleaning
+    from .lerobot_cleaning import Cleaning, Watch
 
 #: Kind of data to the callable that opens it, as one dataset or as several.
 KINDS: dict[str, str] = {

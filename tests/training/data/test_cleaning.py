@@ -15,7 +15,8 @@ from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.embodiments import FRANKA_JOINT, REAL_HUMAN
 from vlarig.policies.qwen_vla.poses import axis_angle, euler_matrix, rotation_matrix
-from vlarig.training.data.cleaning import CleaningReport, Drop, EpisodeArrays, Thresholds, clean, length_bounds
+from vlarig.training.data.cleaning import CleaningReport, Drop, judge, length_bounds
+from vlarig.training.data.cleaning_rules import EpisodeArrays, Thresholds
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.pseudo_actions import euler_angles, pseudo_actions
 
@@ -41,16 +42,18 @@ class Listed:
     items: list[EpisodeArrays]
     broken: set[int] = field(default_factory=set)
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def task_and_steps(self, index: int) -> tuple[str, int]:
-        return self.items[index].task, len(self.items[index].timestamps)
-
-    def episode(self, index: int) -> EpisodeArrays:
+    def read(self, index: int) -> EpisodeArrays:
         if index in self.broken:
             raise DataError(f"episode {index} of the file is not whole")
         return self.items[index]
+
+
+def clean(episodes: Listed, thresholds: Thresholds | None = None, shown: int = 5) -> tuple[np.ndarray, CleaningReport]:
+    """The indices of the episodes that are kept, and the report on the others."""
+    lengths = [(item.task, len(item.timestamps)) for item in episodes.items]
+    found = list(judge(lengths, episodes.read, thresholds or Thresholds()))
+    kept = [index for index, drop in enumerate(found) if drop is None]
+    return np.array(kept, np.int64), CleaningReport.of(len(found), filter(None, found), shown)
 
 
 def episode(seed: int, instruction: str = "stack the cups", way: tuple[float, ...] = (), grasps: bool = True) -> EpisodeArrays:
