@@ -34,9 +34,8 @@ from .frames import read_image
 from .lerobot_cleaning import stored_cleaning, thresholds_of
 from .lerobot_episode import need_data_extra
 from .lerobot_files import Meta, read_descriptions, read_meta
-from .lerobot_numbers import EpisodeNumbers, KeptNumbers
+from .lerobot_numbers import EpisodeNumbers, KeptNumbers, check_times, episode_rows, image_bytes, vectors
 from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
-from .lerobot_rows import check_times, episode_rows, image_bytes, vectors
 from .lerobot_writer import KEYPOINTS
 from .pseudo_actions import pseudo_actions
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -57,17 +57,6 @@ KEYPOINTS = "keypoints"
 
 #: The last of the files to appear: a folder that has it is a whole dataset.
 INFO = "meta/info.json"
-
-
-class _File(NamedTuple):
-    """A place in the numbered files of one kind."""
-
-    chunk: int
-    file: int
-
-    @classmethod
-    def number(cls, number: int) -> _File:
-        return cls(*divmod(number, FILES_A_CHUNK))
 
 
 def write_dataset(folder: Path, episodes: Sequence[RecordedEpisode], embodiment: Embodiment, about: dict[str, Any]) -> None:
@@ -182,9 +171,9 @@ class _Writer:
                 if writer is not None and size + table.nbytes > DATA_MB * 2**20:
                     writer.close()
                     writer, number, size = None, number + 1, 0
-                file = _File.number(number)
+                chunk, file = divmod(number, FILES_A_CHUNK)
                 if writer is None:
-                    path = self._folder / DATA_PATH.format(chunk_index=file.chunk, file_index=file.file)
+                    path = self._folder / DATA_PATH.format(chunk_index=chunk, file_index=file)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     writer = pq.ParquetWriter(path, table.schema, compression="snappy")
                 writer.write_table(table)
@@ -195,8 +184,8 @@ class _Writer:
                         "episode_index": index,
                         "tasks": [self._task(episode)],
                         "length": length,
-                        "data/chunk_index": file.chunk,
-                        "data/file_index": file.file,
+                        "data/chunk_index": chunk,
+                        "data/file_index": file,
                         "dataset_from_index": begin,
                         "dataset_to_index": begin + length,
                     }
@@ -213,16 +202,16 @@ class _Writer:
         """Join the episodes' films of a view, by their compressed images."""
         key, rate = f"{IMAGES}{view}", Fraction(self._embodiment.control_frequency).limit_denominator(1000)
         for number, indices in enumerate(self._shared_films(view)):
-            file = _File.number(number)
-            path = self._folder / VIDEO_PATH.format(video_key=key, chunk_index=file.chunk, file_index=file.file)
+            chunk, file = divmod(number, FILES_A_CHUNK)
+            path = self._folder / VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=file)
             path.parent.mkdir(parents=True, exist_ok=True)
             join_films(path, [self._episodes[index].place / f"{view}.mp4" for index in indices], rate)
             begin = 0
             for index in indices:
                 end = begin + self._lengths[index]
                 rows[index] |= {
-                    f"videos/{key}/chunk_index": file.chunk,
-                    f"videos/{key}/file_index": file.file,
+                    f"videos/{key}/chunk_index": chunk,
+                    f"videos/{key}/file_index": file,
                     f"videos/{key}/from_timestamp": float(begin / rate),
                     f"videos/{key}/to_timestamp": float(end / rate),
                 }
