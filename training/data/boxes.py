@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: Both sides of an image, in the units of a box.
@@ -75,8 +75,7 @@ def check_boxes(text: str) -> None:
         ValueError: One is not; the sentence names it.
     """
     for match in _BOX.finditer(text):
-        numbers = _numbers(match[2])
-        if numbers is None or not _legal(numbers):
+        if not _is_within(_numbers(match[2]), SCALE, SCALE):
             raise ValueError(
                 f"its answer has the box [{match[2]}]; expected left, top, right, bottom in thousandths of the image, 0 to {SCALE} "
                 "(boxes in pixels are converted with boxes='pixels')"
@@ -89,19 +88,16 @@ def pixels_to_thousandths(text: str, width: int, height: int) -> str:
     Raises:
         ValueError: A box is not four numbers, or lies outside the image.
     """
-    return _BOX.sub(_converted(width, height), text)
 
-
-def _converted(width: int, height: int) -> Callable[[re.Match[str]], str]:
     def convert(match: re.Match[str]) -> str:
         numbers = _numbers(match[2])
-        if numbers is None or not (0 <= numbers[0] <= numbers[2] <= width and 0 <= numbers[1] <= numbers[3] <= height):
+        if numbers is None or not _is_within(numbers, width, height):
             raise ValueError(
                 f"its answer has the box [{match[2]}], which is none within its image of {width} x {height} pixels"
             )
         return f"{match[1]}{list(to_thousandths(numbers, width, height))}"
 
-    return convert
+    return _BOX.sub(convert, text)
 
 
 def _of_side(place: float, side: int) -> int:
@@ -116,6 +112,5 @@ def _numbers(text: str) -> Box | None:
     return left, top, right, bottom
 
 
-def _legal(box: Box) -> bool:
-    left, top, right, bottom = box
-    return 0 <= left <= right <= SCALE and 0 <= top <= bottom <= SCALE
+def _is_within(box: Box | None, width: float, height: float) -> bool:
+    return box is not None and 0 <= box[0] <= box[2] <= width and 0 <= box[1] <= box[3] <= height

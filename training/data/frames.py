@@ -1,17 +1,21 @@
-"""Frames of a recording: out of a video, or out of a folder of images. Needs the extra ``video``."""
+"""Images and videos from files: frames by their index, and videos as conversations take them. Needs the extra ``video``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...envs.errors import not_importable
+from ...policies.qwen_vla.conversation import Video
 from .errors import DataError, MissingFrames
 from .film_reader import Film
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 #: Endings of the images in a folder.
 IMAGES = (".jpg", ".jpeg", ".png")
@@ -67,29 +71,25 @@ def frame_rate(path: Path) -> float:
     return float(rate)
 
 
-def frame_count(path: Path) -> int:
-    """Frames of a video as its index has them, or images in a folder, without decoding any."""
-    if path.is_dir():
-        return len(_images(path))
-    with _opened(path) as container:
-        stream = container.streams.video[0]
-        return stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
-
-
 def need_frames(path: Path, count: int) -> None:
-    """Make sure that a video, or a folder of images, has so many frames.
+    """Make sure that a video, as its index has them, or a folder of images has so many frames; none is decoded.
 
     Raises:
         MissingFrames: It is not there, or has fewer.
     """
     if not path.exists():
         raise MissingFrames(f"the video {path} is missing; get it from the data's publisher")
-    found = frame_count(path)
+    if path.is_dir():
+        found = len(_images(path))
+    else:
+        with _opened(path) as container:
+            stream = container.streams.video[0]
+            found = stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
     if found < count:
         raise MissingFrames(f"{path} has {found} frames, the poses need {count}; is it whole?")
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> InputContainer:
     try:
         import av
         from av.error import FFmpegError
@@ -138,3 +138,74 @@ def _from_folder(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
 
 def _images(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)
+
+
+def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end: float | None = None) -> Video:
+    """Frames of a video file at ``fps``; where these were more than ``max_frames``, as many, evenly over the time.
+
+    The frame of a time is the one that a player shows then. Times count from ``begin``.
+
+    Args:
+        path: The file.
+        fps: Frames a second of what is returned.
+        max_frames: Most frames that are returned.
+        begin: Where it begins, in seconds of the file.
+        end: Where it ends; at the file's end by default.
+    """
+    import av
+    from av.error import FFmpegError
+
+    if not path.is_file():
+        raise DataError(f"its video {path} is missing")
+    try:
+        with av.open(str(path)) as container:
+            times, stated = _times(container)
+        if not times:
+            raise DataError(f"its video {path} has no frame")
+        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / fps
+        last = times[-1] + step
+        if stated is not None and stated > last + 2 * step and (end is None or end > last + step):
+            raise DataError(f"its video {path} is truncated: its frames end at {last:.2f} s of {stated:.2f} s")
+        wanted = _moments(begin, last if end is None else min(end, last), fps, max_frames)
+        if not wanted:
+            raise DataError(f"its video {path} lasts {last:.2f} s; there is nothing from {begin:.2f} s to {end or last:.2f} s")
+        shown = np.maximum(np.searchsorted(np.array(times), np.array(wanted) + 1e-6, side="right") - 1, 0).tolist()
+        with av.open(str(path)) as container:
+            frames = _decoded(container, set(shown))
+    except (FFmpegError, OSError, ValueError, IndexError) as error:
+        raise DataError(f"its video {path} does not decode ({error})") from None
+    missing = [moment for moment, index in zip(wanted, shown, strict=True) if index not in frames]
+    if missing:
+        raise DataError(f"its video {path} is truncated: its frame at {missing[0]:.2f} s does not decode")
+    return Video(np.stack([frames[index] for index in shown]), tuple(round(moment - begin, 6) for moment in wanted))
+
+
+def _times(container: InputContainer) -> tuple[list[float], float | None]:
+    """When each frame is shown, ascending from 0, without decoding; and the seconds that the file states, where it states any."""
+    stream = container.streams.video[0]
+    stated = None
+    if stream.duration is not None and stream.time_base is not None:
+        stated = float(stream.duration * stream.time_base)
+    elif container.duration is not None and len(container.streams) == 1:
+        stated = container.duration / 1_000_000  # a container counts in microseconds
+    times = sorted(float(packet.pts * packet.time_base) for packet in container.demux(stream) if packet.pts is not None)
+    return [time - times[0] for time in times], stated
+
+
+def _decoded(container: InputContainer, wanted: set[int]) -> dict[int, np.ndarray]:
+    """The frames of these numbers, in the order in which they are shown, as far as they decode; no others are kept."""
+    frames: dict[int, np.ndarray] = {}
+    for number, frame in enumerate(container.decode(container.streams.video[0])):
+        if number in wanted:
+            frames[number] = frame.to_ndarray(format="rgb24")
+        if number >= max(wanted):
+            break
+    return frames
+
+
+def _moments(begin: float, end: float, fps: float, most: int) -> list[float]:
+    """Times from ``begin``, before ``end``."""
+    count = int(np.ceil((end - begin) * fps - 1e-6))
+    if count <= most:
+        return [begin + index / fps for index in range(count)]
+    return [begin + float(part) * (end - begin) for part in np.arange(most) / most]

@@ -40,6 +40,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
 from msgspec import Meta, Struct, field
 
 from ...envs.errors import VlarigError
@@ -50,9 +51,8 @@ from .dataset import NothingActs
 from .decoding import typed
 from .errors import DataError
 from .families import FAMILIES, Family
-from .frames import read_image
+from .frames import read_image, read_video
 from .lines import Lines
-from .media import read_frames, read_video
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 
@@ -224,7 +224,14 @@ class VisionLanguageDataset(NothingActs):
             raise ValueError(f"a video of {len(path)} images has the seconds {seconds!r:.80}; expected as many")
         count = min(len(path), self._max_frames)
         kept = [number * len(path) // count for number in range(count)]
-        return read_frames([folder / path[each] for each in kept], [seconds[each] for each in kept])
+        files = [folder / path[each] for each in kept]
+        frames = [read_image(file, f"its image {file}") for file in files]
+        for file, frame in zip(files, frames, strict=True):
+            if frame.shape != frames[0].shape:
+                raise DataError(
+                    f"the frame {file} of its video is {frame.shape[:2]}, the first {frames[0].shape[:2]}; expected one size"
+                )
+        return Video(np.stack(frames), tuple(seconds[each] for each in kept))
 
     def _with_boxes(self, turn: Turn, seen: list[Still | Video]) -> Turn:
         """An answer with its boxes in thousandths."""
