@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ...envs.embodiments import Embodiment
-from ...policies.qwen_vla.normalization import DatasetStatistics
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_of
 from ..samples import Sample
 from .cleaning import CleaningReport
 from .families import Family
+
+#: Gives the ``actions`` or the ``states`` of each episode, ``[J, A]`` each, each time it is called.
+Trajectories = Callable[[str], Iterator[np.ndarray]]
 
 
 class Dataset(Protocol):
@@ -109,3 +113,13 @@ class HasTrajectories(Protocol):
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
         """The ``actions`` or the ``states`` of each episode, ``[J, A]`` each, in order."""
         ...
+
+
+def fit_statistics(trajectories: Sequence[Trajectories], with_state: bool, source: str) -> DatasetStatistics:
+    """Quantiles of the actions of all trajectories, and of their states where they have some; memory does not grow with them."""
+
+    def part(name: str) -> Iterator[np.ndarray]:
+        return chain.from_iterable(each(name) for each in trajectories)
+
+    state = statistics_of(part("states"), source) if with_state else None
+    return DatasetStatistics(statistics_of(part("actions"), source), state)

@@ -207,27 +207,14 @@ def joint_pose(
         side: ``left`` or ``right``.
         rest: Turns of the joints' frames on a flat hand, ``[15, 3, 3]``; those of :func:`flat_hand` where it is ``None``.
     """
-    flat, flat_parents = _rest(rest)
+    flat = flat_hand() if rest is None else np.asarray(rest, np.float64)
+    flat_parents = flat[_PARENTS].copy()
+    flat_parents[::3] = np.eye(3)
     parents = joints[:, _PARENTS].copy()
     parents[:, ::3] = wrist[:, None]
-    basis = _basis(axes, side)
+    basis = axes @ _FLIP if side == "left" else axes  # a left hand's axes are mirrored, so this is no rotation there
     turns = basis.T @ np.swapaxes(parents, -1, -2) @ joints @ basis
     return axis_angle(flat_parents @ turns @ np.swapaxes(flat, -1, -2)).reshape(-1, 45)
-
-
-def _rest(rest: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The turns of the joints' frames and of their parents' on a flat hand."""
-    flat = flat_hand() if rest is None else np.asarray(rest, np.float64)
-    if flat.shape != (15, 3, 3):
-        raise DataError(f"the rest turns have the shape {flat.shape}, expected one matrix of 3 by 3 for each of 15 joints")
-    parents = flat[_PARENTS].copy()
-    parents[::3] = np.eye(3)
-    return flat, parents
-
-
-def _basis(axes: np.ndarray, side: str) -> np.ndarray:
-    """From MANO's axes of the right hand to the wrist's; a left hand's are mirrored, so this is no rotation there."""
-    return axes @ _FLIP if side == "left" else axes
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -21,8 +21,8 @@ from ...policies.qwen_vla.normalization import (
     statistics_to_data,
 )
 from ...results.run_files import appearing
+from .dataset import Trajectories, fit_statistics
 from .errors import DataError
-from .fitting import Trajectories, fit_statistics
 from .lerobot_files import Meta
 from .pseudo_actions import pseudo_actions
 

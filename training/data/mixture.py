@@ -24,11 +24,10 @@ from ...policies.api import PolicyError
 from ...policies.qwen_vla.egocentric import Eigengrasps
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import Sample, Stream
-from .dataset import Dataset, HasLengths, HasTrajectories
+from .dataset import Dataset, HasLengths, HasTrajectories, fit_statistics
 from .egocentric import HandDataset
 from .errors import DataError
 from .families import TABLE_1, Family
-from .fitting import fit_statistics
 from .schedule import Schedule, shuffled
 
 WeightsName = Literal["table_1", "t2a", "balanced"]
@@ -55,13 +54,6 @@ class Source:
     weight: float
     indices: Sequence[int]
     name: str
-
-
-def weighted(datasets: Sequence[Dataset], weights: Sequence[float]) -> list[Source]:
-    return [
-        Source(number, weight, range(len(dataset)), dataset.name)
-        for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True))
-    ]
 
 
 def by_family(datasets: Sequence[Dataset], table: Mapping[Family, float]) -> list[Source]:
@@ -124,10 +116,8 @@ class Mixture(Stream):
         self.eigengrasps = _eigengrasps(datasets)
         self.statistics = _statistics(datasets)
         self._schedule = Schedule([source.weight for source in sources], seed)
-        self.notes = (self._by_dataset(),) if table is None else self._by_family(table)
-
-    def _by_dataset(self) -> str:
-        return f"shares of the data sets: {_listed(self._percents(lambda dataset: dataset.name))}"
+        by_dataset = f"shares of the data sets: {_listed(self._percents(lambda dataset: dataset.name))}"
+        self.notes = (by_dataset,) if table is None else self._by_family(table)
 
     def _percents(self, kind: Callable[[Dataset], str]) -> dict[str, float]:
         """The datasets' shares, summed over those of a kind."""
@@ -198,7 +188,8 @@ def mix(
             f"the weights {weights!r} do not fit {len(datasets)} datasets; give one each, or table_1, t2a or balanced"
         )
     else:
-        sources = weighted(datasets, weights)
+        pairs = enumerate(zip(datasets, weights, strict=True))
+        sources = [Source(number, weight, range(len(dataset)), dataset.name) for number, (dataset, weight) in pairs]
     return Mixture(datasets, sources, seed, skip_broken, table)
 
 

@@ -269,24 +269,19 @@ class NavigationDataset:
         return ActionSample(name, observation, self.embodiment, actions, self.horizon)
 
 
-def _walker(name: str, folder: Path) -> Embodiment:
-    try:
-        found = embodiment_named(name)
-    except PolicyError as error:
-        raise DataError(f"{folder}: {error}") from None
-    if [each.name for each in found.channels] != ["dx", "dy", "dtheta"]:
-        raise DataError(
-            f"{folder} has the embodiment {name!r}, which does not walk by (dx, dy, dtheta); name the walker it is of"
-        )
-    return found
-
-
 def _header(folder: Path) -> tuple[str, Embodiment]:
     path = folder / "dataset.json"
     try:
         header = typed(json.loads(path.read_text()), _Header)
+        walker = embodiment_named(header.embodiment)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; is {folder} a data set of walks?") from None
     except ValueError as error:
         raise DataError(f"{path} is no header of a data set of walks ({error}); is {folder} one?") from None
-    return header.name, _walker(header.embodiment, folder)
+    except PolicyError as error:
+        raise DataError(f"{folder}: {error}") from None
+    if [each.name for each in walker.channels] != ["dx", "dy", "dtheta"]:
+        raise DataError(
+            f"{folder} has the embodiment {header.embodiment!r}, which does not walk by (dx, dy, dtheta); name the walker it is of"
+        )
+    return header.name, walker
