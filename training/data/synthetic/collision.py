@@ -9,7 +9,7 @@ Shapes: ``N`` joint vectors, ``C`` capsules, ``Q`` pairs of capsules, ``O`` obje
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ class Collisions:
         )
         share = (made.between(chain.links(_poses(arm, dtype, device))) < 0).to(dtype).mean(0)
         could = made.pairs[(share > 0) & (share < _ALWAYS)]
-        return cls(chain, links, ends, radii, could, made.points, made.point_links, made.point_radii, made.above)
+        return replace(made, pairs=could)
 
     def capsule_ends(self, poses: Links) -> Tensor:
         """Where each capsule begins and ends, ``[N, C, 2, 3]``."""

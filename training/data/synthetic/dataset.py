@@ -42,8 +42,6 @@ class SyntheticDataset:
 
     Args:
         folder: Of :func:`~.generate.synthesize`.
-        arm: Name of the arm.
-        template: Name of the template.
         horizon: Steps of a window; ``None`` for whole trajectories. Each step is in one window; the last one of a trajectory is
             shorter.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ....envs.errors import suggestion
 from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_of, statistics_to_data
@@ -66,22 +66,10 @@ def synthesize(options: SynthesizeOptions) -> Iterator[tuple[Task, Report, bool]
     tasks = list(_tasks(options))
     workers = options.workers if options.workers > 1 else 0
     # torch's loader of data is a pool that gives results in order.
-    for task, (report, new) in zip(tasks, DataLoader(_Shards(tasks), batch_size=None, num_workers=workers), strict=True):
+    made = DataLoader(tasks, batch_size=None, collate_fn=ensure, num_workers=workers)  # type: ignore[arg-type]
+    for task, (report, new) in zip(tasks, made, strict=True):
         yield task, report, new
     fit(options.to)
-
-
-class _Shards(Dataset[tuple[Report, bool]]):
-    """Shards that are made where they are read."""
-
-    def __init__(self, tasks: list[Task]) -> None:
-        self.tasks = tasks
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, index: int) -> tuple[Report, bool]:
-        return ensure(self.tasks[index])
 
 
 def ensure(task: Task) -> tuple[Report, bool]:

@@ -113,24 +113,20 @@ class _Draft:
     places: list[np.ndarray | None] = field(default_factory=lambda: [None] * OBJECTS)
     scenes: list[list[np.ndarray | None]] = field(default_factory=list)
 
-    def put(self, thing: int, place: np.ndarray) -> None:
-        """An object is somewhere from the beginning."""
-        self.places[thing] = place
-
     def handle(self, thing: int, to: np.ndarray, yaws: tuple[float, float], lift: float) -> None:
         """Pick an object up and place it elsewhere."""
         at = self.places[thing]
         assert at is not None
         for place, yaw in ((at, yaws[0]), (to, yaws[1])):
-            self.scene()
-            self.places[thing] = None
-            self.scene()
-            self.strokes.append([(raised(place, lift), yaw), (place, yaw), (raised(place, lift), yaw)])
+            self.stroke(thing, (raised(place, lift), yaw), (place, yaw), (raised(place, lift), yaw))
         self.places[thing] = to
 
-    def scene(self) -> None:
-        """Keep where objects are now as the next stage's obstacles."""
+    def stroke(self, thing: int, *vertices: tuple[np.ndarray, float]) -> None:
+        """The tool goes through places with turns; the object that it handles is an obstacle until then."""
         self.scenes.append(list(self.places))
+        self.places[thing] = None
+        self.scenes.append(list(self.places))
+        self.strokes.append(list(vertices))
 
     def yaw_at(self, place: np.ndarray) -> float:
         """A turn of the tool at a place: within 75 degrees of what the arm's own direction gives, as two fingers need no more."""
@@ -167,7 +163,7 @@ def _pick_place(draft: _Draft) -> str:
     if draft.rng.random() < 0.4:
         end = raised(end, draft.rng.uniform(0.03, 0.25))
     yaws = (draft.yaw_at(start), draft.yaw_at(end))
-    draft.put(0, start)
+    draft.places[0] = start
     draft.handle(0, end, yaws, _lift(draft))
     return words.pick_place(draft.rng, start, end)
 
@@ -188,7 +184,7 @@ def _rotate_reposition(draft: _Draft) -> str:
     start, end = _places(draft, 2, (0.12, 0.5))
     angle = draft.rng.choice((-1, 1)) * math.radians(15 * draft.rng.integers(2, 9))
     grasp = math.atan2(start[1], start[0]) - angle / 2 + draft.rng.uniform(-0.4, 0.4)
-    draft.put(0, start)
+    draft.places[0] = start
     draft.handle(0, end, (grasp, grasp + angle), _lift(draft))
     return words.turn_and_move(draft.rng, start, end, angle)
 
@@ -203,19 +199,16 @@ def _rotate_view(draft: _Draft) -> str:
     angle = math.copysign(draft.rng.uniform(math.radians(25), math.radians(140)), end - azimuth + draft.rng.normal(0, 0.3))
     grasp = end - angle
     above, lifted = raised(place, _lift(draft)), raised(place, draft.rng.uniform(0.03, 0.08))
-    draft.put(0, place)
-    draft.scene()
-    draft.places[0] = None
-    draft.scene()
-    draft.strokes.append([(above, grasp), (place, grasp), (lifted, grasp), (lifted, end), (place, end), (above, end)])
+    draft.places[0] = place
+    draft.stroke(0, (above, grasp), (place, grasp), (lifted, grasp), (lifted, end), (place, end), (above, end))
     return words.turn_to_view(draft.rng, view)
 
 
 def _swap(draft: _Draft) -> str:
     first, second, spare = _places(draft, 3, (0.16, 0.6))
     lift = _lift(draft)
-    draft.put(0, first)
-    draft.put(1, second)
+    draft.places[0] = first
+    draft.places[1] = second
     turns = [draft.yaw_at(place) for place in (first, second, spare)]
     draft.handle(0, spare, (turns[0], turns[2]), lift)
     draft.handle(1, first, (turns[1], turns[0]), lift)
@@ -270,11 +263,8 @@ def _stroke(draft: _Draft, start: np.ndarray, end: np.ndarray) -> None:
     """Down, along a line and up again; the object is where the line begins and goes along."""
     yaw = math.atan2(start[1], start[0]) + draft.rng.uniform(-0.6, 0.6)
     lift = _lift(draft)
-    draft.put(0, start)
-    draft.scene()
-    draft.places[0] = None
-    draft.scene()
-    draft.strokes.append([(raised(start, lift), yaw), (start, yaw), (end, yaw), (raised(end, lift), yaw)])
+    draft.places[0] = start
+    draft.stroke(0, (raised(start, lift), yaw), (start, yaw), (end, yaw), (raised(end, lift), yaw))
 
 
 def _obstacles(draft: _Draft, positions: np.ndarray) -> np.ndarray:

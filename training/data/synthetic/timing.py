@@ -10,7 +10,6 @@ Shapes: ``N`` pieces, ``P`` waypoints, ``J`` joints, ``T`` samples of all pieces
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import NamedTuple
 
@@ -102,8 +101,3 @@ def _evaluate(coefficients: Tensor, piece: Tensor, s: Tensor) -> tuple[Tensor, T
     u = (s - interval / intervals)[..., None]
     a, b, c, d = coefficients[piece, interval].unbind(-2)
     return ((a * u + b) * u + c) * u + d, (3 * a * u + 2 * b) * u + c, 6 * a * u + 2 * b
-
-
-def pause_samples(seconds: float) -> int:
-    """Whole samples of a pause."""
-    return math.ceil(seconds * RATE)

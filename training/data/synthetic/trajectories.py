@@ -5,6 +5,7 @@ Shapes: ``B`` motions, ``T`` samples of one, ``J`` joints.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -125,7 +126,7 @@ def _timed(
     before = torch.cat((torch.tensor([steps.begin], **like), after[:-1]))
     paths = motions.paths[kept].flatten(0, 1)
     counts = timing.durations(paths, velocity, acceleration, slowness[kept].repeat_interleave(pieces))
-    pauses = torch.where(before != after, timing.pause_samples(GRIPPER_SECONDS), 0).repeat(len(kept))
+    pauses = torch.where(before != after, math.ceil(GRIPPER_SECONDS * timing.RATE), 0).repeat(len(kept))
     lengths = (counts + pauses).unflatten(0, (-1, pieces)).sum(-1)
     reason[kept[lengths > LONGEST * timing.RATE]] = REASONS.index("too long")
 
