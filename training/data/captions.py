@@ -110,7 +110,9 @@ class CaptionDataset(NothingActs):
             return Question(kind, text, segment.words, facts_of([segment]))
         following = description.segments[number + 1].label
         task = self._recorded.instructions[episode][0]
-        return Question(kind, f"The task is: {task}. {text}", _sentence(following), {"action sequence": [following]})
+        return Question(
+            kind, f"The task is: {task}. {text}", f"{following[:1].upper()}{following[1:]}.", {"action sequence": [following]}
+        )
 
     def sample_name(self, index: int) -> str:
         """Names the question of that index: ``demos/captions/3/segment/2``."""
@@ -161,7 +163,3 @@ def facts_of(segments: Sequence[Segment]) -> dict[str, list[str]]:
 def _places(episode: int, segments: int) -> list[_Place]:
     of_segments = [_Place("segment", episode, number) for number in range(segments)]
     return [_Place("steps", episode), *of_segments, *(_Place("next", episode, number) for number in range(segments - 1))]
-
-
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}."

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ...benchmarks.suite import Suite
-from ...envs.api import Camera, Episode, Protocol
+from ...envs.api import Episode, Protocol
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import EpisodeRecord
@@ -60,25 +60,23 @@ def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
     return np.random.default_rng([SPLITS.index(split), seed, *numbers])
 
 
-def scene_protocol(suite: Suite, views: tuple[str, ...] = (), size: int | None = None) -> Protocol:
-    """The suite's protocol with these views alone, in squares of ``size`` pixels where that is given."""
-    base = suite.protocol()
-    return _looked_at(base, _cameras(suite, base, views, size))
+def scene_protocol(
+    suite: Suite, views: tuple[str, ...] = (), size: int | None = None, base: Protocol | None = None
+) -> Protocol:
+    """A protocol, the suite's own by default, with these views alone, in squares of ``size`` pixels where that is given.
 
-
-def _cameras(suite: Suite, base: Protocol, views: tuple[str, ...], size: int | None) -> list[Camera]:
+    All steps before an image are one chunk.
+    """
+    base = base or suite.protocol()
     known = {camera.view: camera for camera in base.cameras}
     for view in views:
         if view not in known:
             raise DataError(f"protocol {base.name!r} of {suite.name} has no view {view!r}; it has {', '.join(known)}")
-    cameras = [known[view] for view in views or known]
-    return cameras if size is None else [replace(camera, height=size, width=size) for camera in cameras]
-
-
-def _looked_at(base: Protocol, cameras: Sequence[Camera]) -> Protocol:
-    """The protocol with these cameras, and with all steps before an image in one chunk."""
+    cameras = tuple(known[view] for view in views or known)
+    if size is not None:
+        cameras = tuple(replace(camera, height=size, width=size) for camera in cameras)
     name, derived_from = f"{base.name}-questions", base.derived_from or base.name
-    return replace(base, name=name, derived_from=derived_from, cameras=tuple(cameras), n_action_steps=LONGEST)
+    return replace(base, name=name, derived_from=derived_from, cameras=cameras, n_action_steps=LONGEST)
 
 
 def scene_episode(suite: Suite, protocol: Protocol, split: Split, seed: int, number: int) -> Episode:
@@ -113,12 +111,9 @@ class NewScenes:
     """Beginnings of episodes, from where the arm moves at random.
 
     Attributes:
-        suite: The suite.
         protocol: From :func:`scene_protocol`.
-        split: To train on, or held out.
         seed: Another seed gives other scenes.
         motion: Most steps of the motion.
-        count: How many.
     """
 
     suite: Suite
@@ -165,8 +160,7 @@ class RecordedScenes:
         plans = [plan for plan in Manifest.load(run).identity.suites if plan.name == suite.name]
         if not plans:
             raise DataError(f"{recording} is no recording of the suite {suite.name!r}; name one, or that suite")
-        base = plans[0].resolved
-        self.protocol = _looked_at(base, _cameras(suite, base, views, size))
+        self.protocol = scene_protocol(suite, views, size, plans[0].resolved)
         self._suite = suite
         self._seed = seed
         self._moments = moments

@@ -149,8 +149,7 @@ def _every(view: View, rng: np.random.Generator) -> Question | None:
     choices = [query for query in _queries(view) if any(map(query.fits, view.clear)) and _counted(query, view)]
     if not choices:
         return None
-    by_number = _by_answer(choices, lambda query: _number(query, view))
-    query = _sampled(rng, by_number)[1]
+    query = _sampled(rng, _by_number(choices, view))[1]
     fitting = sorted((each for each in view.clear if query.fits(each)), key=lambda each: each.box)
     asking = one_of(rng, ("Locate every {}.", "Find every {}.", "Point out every {}.")).format(query.words)
     return Question("every", f"{asking} {_FORMAT}", _boxes(view, fitting, query.words))
@@ -199,7 +198,7 @@ def _count(view: View, rng: np.random.Generator) -> Question | None:
     choices = [query for query in choices if query.kind not in UNCOUNTED]
     if not choices:
         return None
-    number, query = _sampled(rng, _by_answer(choices, lambda query: _number(query, view)))
+    number, query = _sampled(rng, _by_number(choices, view))
     text = one_of(rng, ("How many {} are there?", "How many {} do you see?", "Count the {}."))
     return Question("count", text.format(query.plural), str(number))
 
@@ -315,14 +314,10 @@ def _counted(query: _Query, view: View) -> bool:
     return all(each.visible >= VISIBLE for each in view.objects if query.fits(each))
 
 
-def _number(query: _Query, view: View) -> int:
-    return sum(map(query.fits, view.objects))
-
-
-def _by_answer(queries: Sequence[_Query], answer: Callable[[_Query], int]) -> dict[int, list[_Query]]:
+def _by_number(queries: Sequence[_Query], view: View) -> dict[int, list[_Query]]:
     found: dict[int, list[_Query]] = {}
     for query in queries:
-        found.setdefault(answer(query), []).append(query)
+        found.setdefault(sum(map(query.fits, view.objects)), []).append(query)
     return found
 
 

@@ -212,9 +212,8 @@ class RecordingPlan:
                     f"{self.folder} holds something else ({', '.join(sorted(others)[:3])}); give a new or an empty folder"
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            draft = known.with_suffix(".new")
-            draft.write_text(json.dumps(settings))
-            draft.replace(known)
+            with appearing(known) as draft:
+                draft.write_text(json.dumps(settings))
         self.staging.mkdir(exist_ok=True)
         return Recorder(self.staging, suite, self.keep_failures)
 
@@ -324,6 +323,7 @@ def write_walks(
         raise VlarigError(f"the walks {folder} cannot be written: {error}; check that there is space left") from error
 
 
-def mb_of(folder: Path, names: Sequence[str] = ("data", "videos", "meta")) -> float:
+def mb_of(folder: Path) -> float:
     """Size of a dataset's files, in MB (10^6 bytes)."""
-    return sum(file.stat().st_size for name in names for file in (folder / name).rglob("*") if file.is_file()) / 1e6
+    found = (file for name in ("data", "videos", "meta") for file in (folder / name).rglob("*"))
+    return sum(file.stat().st_size for file in found if file.is_file()) / 1e6

@@ -18,9 +18,8 @@ import functools
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from ...policies.api import Request
 from ...policies.qwen_vla.end_numbers import end_numbers, hand_pose
 from ...policies.qwen_vla.prompt import embodiment_prompt
 from ...policies.scripted import ExpertPolicy
+from ...results.run_files import appearing
 from .errors import DataError
 from .families import FAMILIES, Family
 from .instructions import Instruction, instruction, own_task
@@ -93,12 +93,20 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
     """
     scenes = 0
     suite = load_suite(options.suite)
-    source = _source(options, suite)
-    _begin(options, {"demonstrations": source.demonstrations} if isinstance(source, RecordedScenes) else {})
-    owed = [shard for shard in _shards(len(source)) if not _is_whole(options, shard)]
+    if options.recording is None:
+        protocol = scene_protocol(suite, options.views, options.size)
+        source = NewScenes(suite, protocol, options.split, options.seed, options.motion, options.scenes)
+        _begin(options, {})
+    else:
+        wanted = options.views, options.size, options.seed, options.moments, options.scenes
+        source = RecordedScenes(suite, options.recording, *wanted)
+        _begin(options, {"demonstrations": source.demonstrations})
+    shards = [range(begin, min(begin + SHARD, len(source))) for begin in range(0, len(source), SHARD)]
+    owed = [shard for shard in shards if not _is_whole(options, shard)]
     if owed:
         expert = ExpertPolicy() if suite.name in registered_experts() else None
-        pool = SimulatorPool(suite, NEEDS, _workers(options, owed), options.workers)
+        envs = min(options.workers or Machine.here().cores, max(map(len, owed)))  # no more than there are scenes in a shard
+        pool = SimulatorPool(suite, NEEDS, envs, options.workers)
         try:
             for shard in owed:
                 snapshots = pool.run(_rendered, pool, source, shard)
@@ -143,31 +151,13 @@ def _begin(options: RenderOptions, source: dict[str, int]) -> None:
     if options.to.exists() and any(options.to.iterdir()):
         raise DataError(f"{options.to} holds other files and no {_MANIFEST}; name an empty folder, or a new one")
     (options.to / "shards").mkdir(parents=True, exist_ok=True)
-    _replace(manifest, json.dumps(wanted, indent=1).encode())
-
-
-def _source(options: RenderOptions, suite: Suite) -> NewScenes | RecordedScenes:
-    if options.recording is not None:
-        return RecordedScenes(
-            suite, options.recording, options.views, options.size, options.seed, options.moments, count=options.scenes
-        )
-    protocol = scene_protocol(suite, options.views, options.size)
-    return NewScenes(suite, protocol, options.split, options.seed, options.motion, options.scenes)
-
-
-def _shards(scenes: int) -> Iterator[range]:
-    for begin in range(0, scenes, SHARD):
-        yield range(begin, min(begin + SHARD, scenes))
+    with appearing(manifest) as draft:
+        draft.write_text(json.dumps(wanted, indent=1))
 
 
 def _is_whole(options: RenderOptions, shard: range) -> bool:
     marker = options.to / "shards" / f"{_name(shard)}.json"
     return marker.exists() and json.loads(marker.read_text())["scenes"] >= len(shard)
-
-
-def _workers(options: RenderOptions, owed: list[range]) -> int:
-    """Envs: one a worker, and no more than there are scenes in a shard."""
-    return min(options.workers or Machine.here().cores, max(map(len, owed)))
 
 
 async def _rendered(pool: SimulatorPool, source: NewScenes | RecordedScenes, shard: range) -> list[_Seen]:
@@ -220,7 +210,8 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
             if not found and not options.instructions:
                 continue
             file = images / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.png"
-            _replace(file, _encoded(image))
+            with appearing(file) as draft:
+                Image.fromarray(image).save(draft, "png")
             paths[view] = f"../images/{images.name}/{file.name}"
             for question in found:
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
@@ -239,9 +230,11 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
                 add(_instruction_record(f"{name}/instruction/{turn}", paths, task, embodiment, pose), "instruction")
     for family, its in lines.items():
         (options.to / family).mkdir(exist_ok=True)
-        _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())
+        with appearing(options.to / family / f"{_name(shard)}.jsonl") as draft:
+            draft.write_text("".join(f"{line}\n" for line in its), encoding="utf-8")
     marker = {"scenes": len(shard), "questions": dict(sorted(counts.items()))}
-    _replace(options.to / "shards" / f"{_name(shard)}.json", json.dumps(marker).encode())
+    with appearing(options.to / "shards" / f"{_name(shard)}.json") as draft:
+        draft.write_text(json.dumps(marker))
 
 
 def _record(name: str, path: str, view: str, question: Question) -> dict[str, Any]:
@@ -283,19 +276,6 @@ def _instruction_record(
         ],
         "ends": [None if np.isnan(number) else round(float(number), 4) for number in ends],
     }
-
-
-def _encoded(image: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file at once, whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_bytes(content)
-    part.replace(file)
 
 
 def _name(shard: range) -> str:

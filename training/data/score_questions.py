@@ -7,7 +7,6 @@ model and questions, and answers the rest.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -71,11 +70,7 @@ class Answer:
     Attributes:
         model: The model and its weights.
         blind: Whether it saw grey images.
-        name: The question's name.
-        question: Its words.
         images: Paths of the images.
-        expected: The answer that was expected.
-        answer: The answer that was given.
         measures: Measure to value, 0 to 1, see :func:`.scoring.score`.
     """
 
@@ -100,7 +95,10 @@ def read_questions(source: str | Path, limit: int | None = None) -> list[Posed]:
     root = Path(source)
     if (root / "meta" / "info.json").exists():
         recorded = CaptionDataset(root)
-        found = [_recorded(recorded, index) for index in range(len(recorded))]
+        found = [
+            Posed(recorded, index, recorded.sample_name(index), (recorded.episode_name(index),), recorded.question(index))
+            for index in range(len(recorded))
+        ]
     else:
         datasets = [VisionLanguageDataset(root)] if root.is_file() or any(root.glob("*.jsonl")) else open_questions(root)
         found = [_posed(dataset, index) for dataset in datasets for index in range(len(dataset))]
@@ -137,25 +135,15 @@ def score_questions(
             most = MARGIN + max(len(each.question.answer) for each in some)
             for each, words in zip(some, answer([one.turns(blind) for one in some], most), strict=True):
                 if each.name not in there:
-                    there[each.name] = found = _answer(each, words, pool, model, blind)
+                    asked, measures = each.question, score(each.question, words, pool)
+                    there[each.name] = found = Answer(
+                        model, blind, each.name, asked.kind, asked.text, each.images, asked.answer, words, measures
+                    )
                     lines.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
             lines.flush()
             if progress is not None:
                 progress(len(there), len(questions))
     return [there[each.name] for each in questions]
-
-
-def by_measure(answers: Sequence[Answer]) -> dict[tuple[str, str], list[Answer]]:
-    """Kind and measure to the answers that have it, kinds in the order of their names."""
-    found: dict[tuple[str, str], list[Answer]] = defaultdict(list)
-    for each in answers:
-        for measure in each.measures:
-            found[each.kind, measure].append(each)
-    return dict(sorted(found.items(), key=lambda item: item[0][0]))
-
-
-def _recorded(dataset: CaptionDataset, index: int) -> Posed:
-    return Posed(dataset, index, dataset.sample_name(index), (dataset.episode_name(index),), dataset.question(index))
 
 
 def _posed(dataset: VisionLanguageDataset, index: int) -> Posed:
@@ -186,12 +174,6 @@ def _at_once(questions: Sequence[Posed]) -> Iterator[list[Posed]]:
     ordered = sorted(questions, key=lambda each: (each.question.kind, len(each.question.text), each.question.text, each.name))
     for begin in range(0, len(ordered), AT_ONCE):
         yield ordered[begin : begin + AT_ONCE]
-
-
-def _answer(posed: Posed, words: str, pool: dict[str, list[str]], model: str, blind: bool) -> Answer:
-    asked = posed.question
-    measures = score(asked, words, pool)
-    return Answer(model, blind, posed.name, asked.kind, asked.text, posed.images, asked.answer, words, measures)
 
 
 def _read(file: Path, posed: dict[str, Posed], model: str, blind: bool) -> dict[str, Answer]:

@@ -16,7 +16,7 @@ from ...harness.screen import Screen
 from ...results.bootstrap import resampled_interval
 from ...results.statistics import wilson_interval
 from .boxes import boxes_in
-from .score_questions import Answer, by_measure
+from .score_questions import Answer
 from .scoring import normalised
 
 
@@ -45,8 +45,12 @@ def summarize(answers: Sequence[Answer]) -> list[Measured]:
     ``right`` is a share of questions and has Wilson's interval. Others have a bootstrap's interval, which samples images with all their
     questions (:mod:`vlarig.results.bootstrap`), from a generator with the seed 0.
     """
+    groups: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+    for each in sorted(answers, key=lambda answer: answer.kind):
+        for measure in each.measures:
+            groups[each.kind, measure].append(each)
     found = []
-    for (kind, measure), some in by_measure(answers).items():
+    for (kind, measure), some in groups.items():
         values = [each.measures[measure] for each in some]
         if measure == "right":
             interval = wilson_interval(round(sum(values)), len(values))
