@@ -81,11 +81,8 @@ class Checkpoints:
     ) -> Path:
         """Write a checkpoint after so many steps; all processes call it together.
 
-        Args:
-            learner: What learns.
-            step: The steps.
-            write: Writes further files into the folder that it is given; every process calls it.
-            spared: Steps of a checkpoint that is kept beside the newest.
+        ``write`` writes further files into the folder that it is given, in every process. The checkpoint of the steps ``spared`` is
+        kept beside the newest.
         """
         target = self.folder / f"step-{step:08d}"
         partial = self.folder / f".{target.name}"
@@ -99,11 +96,10 @@ class Checkpoints:
         write(partial)
         processes.wait()
         if processes.first:
-            model = learner.model.config.to_data()
             progress = {
                 "step": step,
                 "planned": learner.steps,
-                "model": model,
+                "model": learner.model.config.to_data(),
                 "processes": processes.world,
                 "whole": self._whole,
             }

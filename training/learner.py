@@ -19,13 +19,7 @@ GROUPS = {"backbone": "backbone.", "expert": "expert.", "value_head": "value_hea
 
 
 def rate(settings: GroupSettings, step: int, steps: int) -> float:
-    """The learning rate of a group at a step of all: a linear rise, then a cosine, or constant.
-
-    Args:
-        settings: The group's.
-        step: From 0 on; after the last one of ``steps`` the rate stays as it is.
-        steps: Of the whole training.
-    """
+    """The learning rate of a group at a step, from 0 on, of all: a linear rise, then a cosine, or constant; after the last it stays."""
     rise = round(settings.warmup * steps)
     if step < rise:
         return settings.lr * (step + 1) / rise

@@ -95,11 +95,7 @@ class Processes:
 
 @contextmanager
 def processes(shard_over: int | None = None) -> Iterator[Processes]:
-    """This process among those that ``torchrun`` started, or alone.
-
-    Args:
-        shard_over: Processes over which weights are sharded; groups of so many then hold copies. Default: all.
-    """
+    """This process among those that ``torchrun`` started, or alone; weights are sharded over groups of ``shard_over``, or over all."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")

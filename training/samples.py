@@ -43,12 +43,7 @@ class ActionSample:
 
 @dataclass(frozen=True, eq=False)
 class LanguageSample:
-    """Vision-language data: a conversation whose answers are learned.
-
-    Attributes:
-        name: Names it in errors.
-        conversation: Text, images and videos.
-    """
+    """Vision-language data: a conversation whose answers are learned."""
 
     name: str
     conversation: Conversation

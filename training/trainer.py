@@ -283,14 +283,11 @@ class Trainer:
 
     def _stop(self, step: int) -> None:
         self._check()
-        if step and not self._saved(step):
+        newest = self.checkpoints.newest()
+        if step and (newest is None or newest.name != f"step-{step:08d}"):
             self.checkpoints.save(self.learner, step)
         done = f"stopped and saved after step {step}" if step else "stopped before the first step"
         raise Stopped(f"{done}; the same command goes on")
-
-    def _saved(self, step: int) -> bool:
-        newest = self.checkpoints.newest()
-        return newest is not None and newest.name == f"step-{step:08d}"
 
 
 def check_run(config: TrainConfig, run: Path) -> None:

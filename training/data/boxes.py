@@ -25,12 +25,7 @@ _LABEL = re.compile(r'[^{}]*"label"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 @dataclass(frozen=True)
 class Labelled:
-    """A box and what it shows.
-
-    Attributes:
-        box: In thousandths of the image's sides.
-        label: Empty where none is given.
-    """
+    """A box in thousandths of the image's sides, and what it shows, where that is given."""
 
     box: Box
     label: str = ""

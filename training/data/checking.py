@@ -30,12 +30,7 @@ _LONGEST_PROMPT = 8192
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong.
-
-    Attributes:
-        where: The sample, or the dataset.
-        sentence: What is wrong with it.
-    """
+    """What is wrong, and where: the sample, or the dataset."""
 
     where: str
     sentence: str

@@ -28,13 +28,7 @@ REPORT = Path("vlarig", "cleaning.json")
 
 @dataclass(frozen=True)
 class Drop:
-    """An episode that was left out.
-
-    Attributes:
-        reason: Name of the rule.
-        episode: Name of the episode.
-        detail: What is wrong with it, in words.
-    """
+    """An episode that was left out, by which rule, and what is wrong with it in words."""
 
     reason: str
     episode: str

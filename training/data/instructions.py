@@ -110,14 +110,7 @@ def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruct
 def own_task(
     views: Mapping[str, View], text: str, rng: np.random.Generator, keypoints: np.ndarray | None = None
 ) -> Instruction | None:
-    """The suite's own task, by the roles that the simulator gives; ``None`` where no view shows its objects.
-
-    Args:
-        views: What is seen.
-        text: The task in the suite's words.
-        rng: Samples the places without an object.
-        keypoints: Its keypoints, where they are known.
-    """
+    """The suite's own task, in its words, by the roles that the simulator gives; ``None`` where no view shows its objects."""
     first = next(iter(views.values()))
     marked = {
         tag: [(each, each.role or None) for each in view.objects if each.visible >= (_HELD if each.role else VISIBLE)]

@@ -115,13 +115,7 @@ def store_cleaning(cleaning: Cleaning, meta: Meta, layout: Layout, thresholds: T
 
 
 def stored_cleaning(meta: Meta, layout: Layout, thresholds: Thresholds) -> Cleaning | None:
-    """What the file says; ``None`` where there is none and the thresholds are the defaults.
-
-    Args:
-        meta: The dataset, with all its episodes.
-        layout: Its layout.
-        thresholds: Those that it is to be cleaned with.
-    """
+    """What the file says of ``meta`` with all its episodes; ``None`` where there is none and the thresholds are the defaults."""
     file = meta.folder / CLEANING
     try:
         stored = typed(json.loads(file.read_text(encoding="utf-8")), _Stored)

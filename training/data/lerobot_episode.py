@@ -125,12 +125,7 @@ class EpisodeDraft:
             self._keypoints.append(keypoints)
 
     def finish(self, place: Path, description: Description | None = None) -> None:
-        """Move the whole episode to ``place``, where it survives a power loss.
-
-        Args:
-            place: Where to.
-            description: The episode in words, where it is known.
-        """
+        """Move the whole episode, and its words where they are known, to ``place``, where it survives a power loss."""
         about = {
             "sizes": {view: list(film.size) for view, film in self._films.items()},
             "subtasks": self._subtasks,
@@ -225,9 +220,7 @@ class _Film:
             self._stream.pix_fmt = pixel_format(*self.size)
             self._stream.options = CODEC_OPTIONS
         assert self._stream is not None
-        tall = Image.fromarray(
-            images.reshape(-1, *images.shape[2:])
-        )  # whose histogram takes a third of the time of np.bincount
+        tall = Image.fromarray(images.reshape(-1, *images.shape[2:]))  # its histogram takes a third of the time of np.bincount
         self.histogram += np.array(tall.histogram()).reshape(3, 256)
         for image in images:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -269,12 +262,7 @@ def number_stats(values: np.ndarray) -> dict[str, Any]:
 
 
 def image_stats(histogram: np.ndarray, frames: int) -> dict[str, Any]:
-    """The statistics of ``frames`` images.
-
-    Args:
-        histogram: ``int64[3, 256]``, how often each value occurs in each colour.
-        frames: How many images.
-    """
+    """The statistics of ``frames`` images, from ``int64[3, 256]``: how often each value occurs in each colour."""
     total = histogram.sum(1)
     mean = histogram @ _VALUES / total
     spread = np.sqrt(np.maximum((histogram * (_VALUES[None] - mean[:, None]) ** 2).sum(1) / total, 0.0))

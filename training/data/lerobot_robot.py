@@ -15,11 +15,7 @@ from ...envs.errors import VlarigError, suggestion
 from ...envs.untrusted import convert
 from ...policies.api import PolicyError
 from ...policies.conventions import embodiment_named
-from ...policies.qwen_vla.normalization import (
-    DatasetStatistics,
-    statistics_from_data,
-    statistics_to_data,
-)
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ...results.run_files import appearing
 from .dataset import Trajectories, fit_statistics
 from .errors import DataError
@@ -253,8 +249,9 @@ def _columns(
             raise DataError(f"{option} has to name {robot}'s {len(wanted)} numbers among {', '.join(names)} of {info}; {hint}")
         return tuple(names.index(name) for name in given), size
     if size != len(wanted):
+        shown = f" ({', '.join(names)})" if names else ""
         raise DataError(
-            f"{info} says that {key} has {size} numbers{_shown(names)}, and {robot} has {len(wanted)} ({', '.join(wanted)}); give the "
+            f"{info} says that {key} has {size} numbers{shown}, and {robot} has {len(wanted)} ({', '.join(wanted)}); give the "
             f"embodiment that it is of, or choose by {option}"
         )
     if names is not None and names != wanted:
@@ -270,7 +267,3 @@ def _names(names: Any) -> list[str] | None:
     if isinstance(names, Mapping) and len(names) == 1:
         names = next(iter(names.values()))
     return [str(name) for name in names] if isinstance(names, list) and names else None
-
-
-def _shown(names: list[str] | None) -> str:
-    return f" ({', '.join(names)})" if names else ""

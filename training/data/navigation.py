@@ -69,9 +69,6 @@ class Walk:
     """An episode as it was recorded.
 
     Attributes:
-        name: Names it within the data set.
-        kind: What the walk is for.
-        instruction: The task in words.
         times: Seconds of each frame, increasing.
         poses: (x, y, theta) at each frame.
         frames: The video, or the folder of images, relative to the data set's folder.

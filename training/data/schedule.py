@@ -76,12 +76,7 @@ def shuffled(turn: int, count: int, seed: Sequence[int]) -> int:
     """The ``turn``-th index of an endless shuffling: each index comes once in ``count`` turns, each time in another order.
 
     A balanced Feistel network over the next power of four, in which what is beyond ``count`` is passed over (Black and Rogaway,
-    "Ciphers with arbitrary finite domains", 2002): no order of a large dataset has to be held.
-
-    Args:
-        turn: 0, 1, 2, ...
-        count: Indices.
-        seed: Which shuffling.
+    "Ciphers with arbitrary finite domains", 2002): no order of a large dataset has to be held. Another seed is another shuffling.
     """
     epoch, index = divmod(turn, count)
     half = max((max(count - 1, 1).bit_length() + 1) // 2, 1)
