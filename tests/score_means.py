@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlarig.training.data.score_questions import Answer
-from vlarig.training.data.score_table import summarize
+from vlarig.training.data.score_questions import Answer, summarize
 
 
 def means_of(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:

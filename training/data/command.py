@@ -260,8 +260,7 @@ def _score(options: ScoreOptions) -> int:
 
     from ...policies.qwen_vla.acceleration import choose_kernels
     from ...policies.qwen_vla.checkpoint import load
-    from .score_questions import answerer, read_questions, score_questions
-    from .score_table import show, summarize
+    from .score_questions import answerer, read_questions, score_questions, show, summarize
 
     screen = Screen(soft_wrap=True)
     questions = read_questions(options.questions, options.limit)

@@ -15,8 +15,7 @@ from score_means import means_of
 from vlarig.envs.errors import VlarigError
 from vlarig.training.data.command import main
 from vlarig.training.data.errors import DataError
-from vlarig.training.data.score_questions import GREY, read_questions, score_questions
-from vlarig.training.data.score_table import summarize
+from vlarig.training.data.score_questions import GREY, read_questions, score_questions, summarize
 
 BOX = json.dumps([{"bbox_2d": [250, 250, 750, 750], "label": "red cube"}])
 HALF = json.dumps([{"bbox_2d": [250, 250, 750, 500], "label": "red cube"}])
