@@ -20,8 +20,7 @@ from vlarig.training.data.synthetic.arms import ARMS, Arm
 from vlarig.training.data.synthetic.collision import Collisions
 from vlarig.training.data.synthetic.dataset import SyntheticDataset, synthetic_datasets
 from vlarig.training.data.synthetic.generate import SynthesizeOptions, Task, synthesize, write
-from vlarig.training.data.synthetic.inverse import solve
-from vlarig.training.data.synthetic.kinematics import Chain, quaternion_of, rotation_by, rotation_vector, turn
+from vlarig.training.data.synthetic.kinematics import Chain, quaternion_of, rotation_by, rotation_vector, solve, turn
 from vlarig.training.data.synthetic.planner import CLEARANCE, connect, path_clearance
 from vlarig.training.data.synthetic.templates import TEMPLATES, sample
 from vlarig.training.data.synthetic.trajectories import Trajectory, make

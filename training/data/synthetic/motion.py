@@ -15,8 +15,7 @@ from torch import Tensor
 
 from .arms import Arm
 from .collision import Collisions
-from .inverse import LIMIT_MARGIN, follow, nearest_turns, solve
-from .kinematics import rotation_by, rotation_vector, turn
+from .kinematics import LIMIT_MARGIN, follow, nearest_turns, rotation_by, rotation_vector, solve, turn
 from .planner import CLEARANCE, WAYPOINTS, connect, path_clearance
 from .templates import Instance, Steps
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .collision import Collisions
-from .inverse import LIMIT_MARGIN
+from .kinematics import LIMIT_MARGIN
 
 #: Waypoints of a way, ends included.
 WAYPOINTS = 17
