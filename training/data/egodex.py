@@ -40,7 +40,7 @@ import numpy as np
 
 from ...envs.errors import not_importable
 from ...policies.qwen_vla.poses import axis_angle
-from .egocentric import Hand, HandEpisode, Hands
+from .egocentric import Hand, HandDataset, HandEpisode, Hands
 from .errors import DataError
 from .frames import need_frames, read_frames
 
@@ -142,6 +142,11 @@ class EgoDex:
         turned = wrist.copy()
         turned[:, :3, :3] = wrist[:, :3, :3] @ axes
         return Hand(turned, pose, tracked)
+
+
+def open_egodex(folder: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> HandDataset:
+    """Its episodes as a data set; options as of :class:`EgoDex` and :class:`~.egocentric.HandDataset`."""
+    return HandDataset(EgoDex(folder, **options), horizon, picture_height)
 
 
 def instruction_of(attributes: Any) -> str:

@@ -38,8 +38,8 @@ KINDS: dict[str, str] = {
     "captions": "vlarig.training.data.captions:CaptionDataset",
     "questions": "vlarig.training.data.render_questions:open_questions",
     "walks": "vlarig.training.data.navigation:NavigationDataset",
-    "egodex": "vlarig.training.data.mixture_file:open_egodex",
-    "vitra": "vlarig.training.data.mixture_file:open_vitra",
+    "egodex": "vlarig.training.data.egodex:open_egodex",
+    "vitra": "vlarig.training.data.vitra:open_vitra",
 }
 
 #: Options that name files and folders.
@@ -113,22 +113,6 @@ def open_unmixed(file: str | Path) -> list[Dataset]:
     """The datasets that a mixture names, as far as they open before they are prepared."""
     entries = _read_toml(Path(file)).get("datasets", [])
     return [dataset for entry in entries for dataset in open_datasets(entry, Path(file))]
-
-
-def open_egodex(folder: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
-    """EgoDex's episodes, see :class:`~.egodex.EgoDex` and :class:`~.egocentric.HandDataset`."""
-    from .egocentric import HandDataset
-    from .egodex import EgoDex
-
-    return HandDataset(EgoDex(folder, **options), horizon, picture_height)
-
-
-def open_vitra(folder: Path, videos: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
-    """VITRA's episodes, see :class:`~.vitra.Vitra` and :class:`~.egocentric.HandDataset`."""
-    from .egocentric import HandDataset
-    from .vitra import Vitra
-
-    return HandDataset(Vitra(folder, videos, **options), horizon, picture_height)
 
 
 def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:

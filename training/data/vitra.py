@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ...policies.qwen_vla.poses import axis_angle
-from .egocentric import Hand, HandEpisode, Hands
+from .egocentric import Hand, HandDataset, HandEpisode, Hands
 from .errors import DataError, MissingFrames
 from .frames import frame_rate, need_frames, read_frames
 from .object_arrays import read_object
@@ -107,6 +107,11 @@ class Vitra:
         raise MissingFrames(
             f"{name}: the video {video} is not in {self.videos}; get it from its own publisher, whole or in parts"
         )
+
+
+def open_vitra(folder: Path, videos: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> HandDataset:
+    """Its episodes as a data set; options as of :class:`Vitra` and :class:`~.egocentric.HandDataset`."""
+    return HandDataset(Vitra(folder, videos, **options), horizon, picture_height)
 
 
 def _hand(data: Any, where: str, rows: slice) -> Hand:
