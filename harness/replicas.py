@@ -25,7 +25,7 @@ from ..envs.framing import Frame
 from ..envs.messages import CRASH
 from ..envs.untrusted import one_line
 from ..policies.api import SHARED_FILE_VARIABLE, PolicyError, PolicyLost
-from ..policies.pool import MessageMember, PolicyPool
+from ..policies.pool import Member, PolicyPool
 from ..policies.replica_messages import (
     MAX_BATCH_BYTES,
     ActReply,
@@ -100,10 +100,8 @@ class _Output:
         return ChildDied(death.kind, f"{death}; its last output: {one_line(self.last_line)}") if self.last_line else death
 
 
-class Replica(MessageMember):
+class Replica(Member):
     """One replica, restarted when it dies.
-
-    A :class:`~vlarig.policies.pool.Member`.
 
     Args:
         number: Its number among its siblings.
@@ -111,8 +109,6 @@ class Replica(MessageMember):
         loop: The event loop that supervises its process.
         launcher: Starts it, in the loop.
     """
-
-    description: Description
 
     def __init__(self, number: int, config: ReplicaConfig, loop: BackgroundLoop, launcher: Launcher) -> None:
         self.label = f"replica {number} of the policy {config.policy!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,6 @@ def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
     return values
 
 
-def record(policy: Policy, options: Mapping[str, Any] | None) -> None:
-    with policy_code(policy.name, "while it was made to record"):
-        policy.record(options)
-
-
-def load_weights(policy: Policy, version: int, state: Mapping[str, Any]) -> None:
-    with policy_code(policy.name, f"while it took the weights of version {version}"):
-        policy.load_weights(version, state)
-
-
 def carry_out(policy: Policy, order: Order) -> int | None:
     """Have a policy of this process carry out an order; the number of steps for :class:`~.replica_messages.HorizonFor`."""
     if isinstance(order, HorizonFor):
@@ -85,9 +75,12 @@ def carry_out(policy: Policy, order: Order) -> int | None:
     if isinstance(order, Check):
         check_fit(policy, order.suite, order.embodiment)
     elif isinstance(order, Record):
-        record(policy, order.options)
+        with policy_code(policy.name, "while it was made to record"):
+            policy.record(order.options)
     elif isinstance(order, LoadWeights):
-        load_weights(policy, order.version, read_weights(Path(order.path)))
+        weights = read_weights(Path(order.path))
+        with policy_code(policy.name, f"while it took the weights of version {order.version}"):
+            policy.load_weights(order.version, weights)
     else:
         make_strict(policy)
     return None

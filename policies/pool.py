@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -39,8 +39,11 @@ from .replica_messages import (
 T = TypeVar("T")
 
 
-class Member(Protocol):
-    """One member of a pool. All but :meth:`interrupt` is called by one thread at a time."""
+class Member:
+    """One member of a pool. All but :meth:`interrupt` is called by one thread at a time.
+
+    What it does goes through :meth:`exchange`, unless a subclass does it otherwise.
+    """
 
     label: str
     """Names it in messages: ``replica 0 of the policy 'random'``."""
@@ -48,24 +51,36 @@ class Member(Protocol):
     description: Description
     """The description of its policy; read again after :meth:`revive`."""
 
-    version: int
+    version: int = 0
     """The policy's version when it acted last; 0 for one that does not learn."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The policy's reply to each request.
+        """The policy's reply to each request. Raises like :meth:`exchange`."""
+        batch = [ActRequest(), *map(PackedRequest, requests)]
+        head, *replies = self.exchange(batch)
+        assert isinstance(head, ActReply), head
+        self.version = head.version
+        return [packed.reply for packed in replies if isinstance(packed, PackedReply)]
+
+    def value(self, requests: Sequence[Request]) -> np.ndarray:
+        """The policy's value at each request, ``float32[B]``. Raises like :meth:`exchange`."""
+        (reply,) = self.exchange([ValueRequest(), *map(PackedRequest, requests)])
+        assert isinstance(reply, ValueReply), reply
+        return reply.values
+
+    def do(self, order: Order) -> int | None:
+        """Carry out an order; the steps that answer :class:`~.replica_messages.HorizonFor`. Raises like :meth:`exchange`."""
+        (done,) = self.exchange([order])
+        assert isinstance(done, Done), done
+        return done.steps
+
+    def exchange(self, messages: Sequence[Message]) -> list[Message]:
+        """Send a request, in one or more messages, and return its answer's.
 
         Raises:
             PolicyLost: The process is dead or the server lost, and with it the state of its episodes; :meth:`revive` it.
         """
-        ...
-
-    def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The policy's value at each request, ``float32[B]``. Raises like :meth:`act`."""
-        ...
-
-    def do(self, order: Order) -> int | None:
-        """Carry out an order; the steps that answer :class:`~.replica_messages.HorizonFor`. Raises like :meth:`act`."""
-        ...
+        raise NotImplementedError
 
     def revive(self, orders: Sequence[Order]) -> None:
         """Restart it where it is lost, and have it carry out again the orders that it lost.
@@ -74,42 +89,13 @@ class Member(Protocol):
             PolicyLost: :meth:`interrupt` was called meanwhile.
             PolicyError: It is given up.
         """
-        ...
+        raise NotImplementedError
 
     def interrupt(self) -> None:
         """End the work under way in another thread at once, with :class:`~.api.PolicyLost`, where that can be done."""
-        ...
+        raise NotImplementedError
 
-    def close(self) -> None: ...
-
-
-class MessageMember:
-    """Base of members that use the messages of :mod:`.replica_messages`."""
-
-    version = 0
-
-    def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The policy's reply to each request. Raises like :meth:`Member.act`."""
-        batch = [ActRequest(), *map(PackedRequest, requests)]
-        head, *replies = self.exchange(batch)
-        assert isinstance(head, ActReply), head
-        self.version = head.version
-        return [packed.reply for packed in replies if isinstance(packed, PackedReply)]
-
-    def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The policy's value at each request, ``float32[B]``. Raises like :meth:`Member.act`."""
-        (reply,) = self.exchange([ValueRequest(), *map(PackedRequest, requests)])
-        assert isinstance(reply, ValueReply), reply
-        return reply.values
-
-    def do(self, order: Order) -> int | None:
-        """Carry out an order; the number of steps for one about steps. Raises like :meth:`Member.act`."""
-        (done,) = self.exchange([order])
-        assert isinstance(done, Done), done
-        return done.steps
-
-    def exchange(self, messages: Sequence[Message]) -> list[Message]:
-        """Send a request, in one or more messages, and return its answer's. Raises like :meth:`Member.act`."""
+    def close(self) -> None:
         raise NotImplementedError
 
 
@@ -133,12 +119,8 @@ class PolicyPool(Policy, Generic[M]):
                 ours, theirs = getattr(described, field), getattr(other.description, field)
                 if ours != theirs:
                     raise PolicyError(disagreement(members[0], other, f"{field} is {ours!r} and {theirs!r}"))
-        self.name, self.revision = described.name, described.revision
-        self.needs, self.horizon, self.n_action_steps = described.needs, described.horizon, described.n_action_steps
-        self.batch_sensitive, self.stateful = described.batch_sensitive, described.stateful
-        self.takes_prefix = described.takes_prefix
-        self.reads_state, self.embodiments = described.reads_state, described.embodiments
-        self.table_note = described.table_note
+        for name in set(described.__struct_fields__) - {"sources", "transport_options"}:
+            setattr(self, name, getattr(described, name))
         self.transport_options = frozenset(described.transport_options)
         self._orders: list[Order] = []
         """The orders that every member has carried out, and carries out again after a restart."""

@@ -60,21 +60,9 @@ class Description(MessageStruct, frozen=True):
     @classmethod
     def of(cls, policy: Policy, sources: Mapping[str, str]) -> Description:
         """The description of a policy of this process; its members are read, which may raise anything."""
-        return cls(
-            name=policy.name,
-            revision=policy.revision,
-            needs=policy.needs,
-            horizon=policy.horizon,
-            n_action_steps=policy.n_action_steps,
-            batch_sensitive=policy.batch_sensitive,
-            stateful=policy.stateful,
-            takes_prefix=policy.takes_prefix,
-            reads_state=policy.reads_state,
-            embodiments=tuple(policy.embodiments),
-            table_note=policy.table_note,
-            transport_options=tuple(sorted(policy.transport_options)),
-            sources=dict(sources),
-        )
+        read = {name: getattr(policy, name) for name in cls.__struct_fields__ if name != "sources"}
+        read |= {"embodiments": tuple(policy.embodiments), "transport_options": tuple(sorted(policy.transport_options))}
+        return cls(**read, sources=dict(sources))
 
 
 class Check(MessageStruct, frozen=True):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ...envs.errors import VlarigError
 from ...policies.api import PolicyError, PolicyLost
-from ...policies.pool import MessageMember, PolicyPool
+from ...policies.pool import Member, PolicyPool
 from ...policies.replica_messages import (
     Description,
     Done,
@@ -92,10 +92,8 @@ class RayReplicaHost:
             return [encode(Failed.of(error))]
 
 
-class RayReplica(MessageMember):
+class RayReplica(Member):
     """One replica as the driver sees it: ``number`` among all, and ``index`` of its node's actor ``host``."""
-
-    description: Description
 
     def __init__(self, number: int, policy: str, host: Any, index: int, weights: _Weights) -> None:
         self.label = f"replica {number} of the policy {policy!r}"

@@ -14,7 +14,7 @@ import numpy as np
 from ...envs import backoff
 from ..api import Policy, PolicyError, PolicyLost, Reply, Request
 from ..calls import carry_out
-from ..pool import PolicyPool
+from ..pool import Member, PolicyPool
 from ..replica_messages import Description, Order
 from .openpi import OpenpiPolicy, ServerLostError
 from .wire import refuse_secrets
@@ -39,15 +39,13 @@ def openpi_policy(argument: str, **settings: Any) -> Policy:
         return PolicyPool(servers, stack, _disagreement)
 
 
-class OpenpiServer:
-    """One of several servers; a lost connection is made again when the server is back. A :class:`~.pool.Member`.
+class OpenpiServer(Member):
+    """One of several servers; a lost connection is made again when the server is back.
 
     Args:
         address: Its address.
         settings: The fields of :class:`~vlarig.policies.remote.openpi.Settings`, as given.
     """
-
-    version = 0
 
     def __init__(self, address: str, settings: dict[str, Any]) -> None:
         self.address = address
@@ -57,11 +55,6 @@ class OpenpiServer:
         self._connect()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The server's answer to each request.
-
-        Raises:
-            PolicyLost: The connection is lost; :meth:`revive` it.
-        """
         return self._use(lambda policy: policy.act(requests))
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
@@ -69,7 +62,6 @@ class OpenpiServer:
         return self._use(lambda policy: policy.value(requests))
 
     def do(self, order: Order) -> int | None:
-        """Carry out an order; the steps that answer one about steps. Raises like :meth:`act`."""
         return self._use(lambda policy: carry_out(policy, order))
 
     def revive(self, orders: Sequence[Order]) -> None:
@@ -106,7 +98,7 @@ class OpenpiServer:
         self.description = Description.of(self._policy, {})
 
     def _use(self, work: Callable[[OpenpiPolicy], T]) -> T:
-        """Have the server's policy do something. Raises like :meth:`act`."""
+        """Have the server's policy do something. Raises like :meth:`~.pool.Member.exchange`."""
         if self._policy is None:
             raise PolicyLost(f"{self.label} is lost")
         try:
