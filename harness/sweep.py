@@ -23,7 +23,7 @@ from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
 from ..policies.calls import make_strict
-from ..policies.load import Rounding
+from ..policies.member_queue import Rounding
 from ..policies.registry import loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from .api import Policy, PolicyError, PolicyLost, Request
-from .load import Load, Rounding, side_by_side
-from .member_queue import Answer, MemberQueue, Waiting
+from .member_queue import Answer, Load, MemberQueue, Rounding, Waiting, side_by_side
 from .pool import PolicyPool
 
 #: How often a replica may die while it acts for one episode before that episode counts as the cause.

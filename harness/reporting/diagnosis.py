@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ...policies.load import Load
+from ...policies.member_queue import Load
 from .events import TimeBreakdown, share
 
 #: A stage (workers, or the policy) that is busy for this share of the time is a bottleneck.

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from ...policies.load import Load
+from ...policies.member_queue import Load
 
 LOG_NAME = "events.jsonl"
 

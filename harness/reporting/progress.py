@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...envs.messages import CRASH, ENV_ERROR, HANG, MEMORY
-from ...policies.load import Load
+from ...policies.member_queue import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
 from ..sinks import Sink, Transition

@@ -21,7 +21,7 @@ from vlarig.harness.reporting.diagnosis import Setting, bottleneck, diagnose
 from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.sinks import LedgerSink, Transition
 from vlarig.harness.sizing import Machine
-from vlarig.policies.load import Load, SizeLoad
+from vlarig.policies.member_queue import Load, SizeLoad
 
 CORES = 8
 

@@ -17,7 +17,7 @@ from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.reporting.progress import Progress
 from vlarig.harness.reporting.reporter import display, line
-from vlarig.policies.load import Load
+from vlarig.policies.member_queue import Load
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally
 

@@ -18,8 +18,7 @@ from vlarig.envs.api import Needs, Observation
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request
 from vlarig.policies.batching import Batcher, Batching
 from vlarig.policies.calls import n_action_steps_for
-from vlarig.policies.load import Load, SizeLoad, side_by_side
-from vlarig.policies.member_queue import Answer, MemberQueue
+from vlarig.policies.member_queue import Answer, Load, MemberQueue, SizeLoad, side_by_side
 
 
 class Echo(Policy):
