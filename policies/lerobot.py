@@ -23,7 +23,7 @@ from ..envs.embodiments import Embodiment
 from .api import Policy, PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
 from .images import ImageFit, fit_image
-from .options import Options, Views, read_options
+from .registry import Options, Views, read_options
 
 #: Files of a directory that ``save_pretrained`` of a policy and of its two processors makes; states of processors are beside them.
 _PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")

@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 from websockets.sync.server import ServerConnection, serve
 
-from vlarig.policies.remote import openpi_wire, vla_eval_sessions
+from vlarig.policies.remote import vla_eval_sessions, wire
 from vlarig.policies.remote.vla_eval_sessions import ACTION, HELLO, OBSERVATION, Message
 from vlarig.policies.remote.wire import MAX_MESSAGE_BYTES
 
@@ -81,10 +81,10 @@ def bare_server(actions: np.ndarray) -> Iterator[Served]:
     received: list[Any] = []
 
     def handle(connection: ServerConnection) -> None:
-        connection.send(openpi_wire.pack({}))
+        connection.send(wire.pack({}))
         for data in connection:
-            received.append(openpi_wire.unpack(data))
-            connection.send(openpi_wire.pack({"actions": actions, "server_timing": {"infer_ms": 1.0}}))
+            received.append(wire.unpack(data))
+            connection.send(wire.pack({"actions": actions, "server_timing": {"infer_ms": 1.0}}))
 
     with _listening(handle) as port:
         yield port, received

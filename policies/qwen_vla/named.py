@@ -16,7 +16,7 @@ from pydantic import Field
 from ...envs.embodiments import Embodiment
 from ...envs.errors import not_importable, suggestion
 from ..api import PolicyError
-from ..options import Options, read_options
+from ..registry import Options, read_options
 from .config import ModelConfig
 from .egocentric import Eigengrasps, eigengrasps_of
 from .normalization import DatasetStatistics

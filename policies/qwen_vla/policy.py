@@ -26,7 +26,7 @@ from ..conventions import (
     transferred,
     was_trained_on,
 )
-from ..options import read_options
+from ..registry import read_options
 from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
 from .backbone import BackboneInputs, Context
 from .checkpoint import LoadedPolicy, load

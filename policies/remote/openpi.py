@@ -26,10 +26,25 @@ from ...envs.untrusted import one_line
 from ..api import Policy, PolicyError, PolicyLost, Reply, Request
 from ..conventions import differences, find_embodiment, refuse_differences
 from ..images import ImageFit
-from ..options import ImageSize, Options, Seconds, read_options
+from ..registry import ImageSize, Options, Seconds, read_options
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
-from .openpi_wire import CHUNK, CLIENT, ENV, EPISODE, LOST, METADATA_KEY, N_ACTION_STEPS, SEED, Announcement, pack, unpack
-from .wire import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, refuse_secrets, why_unreachable
+from .wire import (
+    CHUNK,
+    CLIENT,
+    ENV,
+    EPISODE,
+    LOST,
+    MAX_MESSAGE_BYTES,
+    METADATA_KEY,
+    N_ACTION_STEPS,
+    SEED,
+    TOKEN_VARIABLE,
+    Announcement,
+    pack,
+    refuse_secrets,
+    unpack,
+    why_unreachable,
+)
 
 #: Codes with which a server ends a connection because of what it was sent.
 _REFUSALS = (1008, 1009)

@@ -31,9 +31,8 @@ from ..batching import Batcher, Batching
 from ..calls import check_fit, horizon_for, make_strict
 from ..member_queue import Answer
 from .openpi_layouts import ObservationLayout
-from .openpi_wire import LOST, METADATA_KEY, Announcement, pack, unpack
 from .serving_requests import RequestReader
-from .wire import MAX_MESSAGE_BYTES
+from .wire import LOST, MAX_MESSAGE_BYTES, METADATA_KEY, Announcement, pack, unpack
 
 #: How requests of many clients are put together, by default.
 DEFAULT_BATCHING = Batching(64, wait_seconds=0.005, alone_on_failure=True)

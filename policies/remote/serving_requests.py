@@ -12,7 +12,7 @@ import msgspec
 from ...envs.errors import BadMessageError
 from ..api import Request, policy_seed
 from .openpi_layouts import ObservationLayout
-from .openpi_wire import CHUNK, CLIENT, ENV, EPISODE, N_ACTION_STEPS, SEED, Announcement
+from .wire import CHUNK, CLIENT, ENV, EPISODE, N_ACTION_STEPS, SEED, Announcement
 
 #: Seconds that the envs of a client without a connection are kept for it: it may have lost one and send its request again.
 GRACE_SECONDS = 60.0
@@ -22,7 +22,7 @@ _OURS = "client "
 
 
 class _OurKeys(msgspec.Struct, frozen=True):
-    """What a client of ours adds to an observation; see :mod:`~vlarig.policies.remote.openpi_wire`."""
+    """What a client of ours adds to an observation; see :mod:`~vlarig.policies.remote.wire`."""
 
     client: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = msgspec.field(name=CLIENT)
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(name=EPISODE)

@@ -24,7 +24,7 @@ from ...envs.untrusted import first_problem, one_line
 from ..api import Policy, PolicyError, Reply, Request
 from ..conventions import find_embodiment, refuse_differences
 from ..images import ImageFit, fit_image
-from ..options import ImageSize, Options, Seconds, Views, read_options
+from ..registry import ImageSize, Options, Seconds, Views, read_options
 from .vla_eval_sessions import Sessions, pack_payload
 from .wire import refuse_secrets
 

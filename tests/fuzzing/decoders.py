@@ -19,10 +19,10 @@ from vlarig.envs.framing import HEAD_BYTES, Frame, receive_frame, send_frame
 from vlarig.envs.messages import Died, Failure, Start, Started, Step, Stepped, Welcome
 from vlarig.envs.untrusted import one_line
 from vlarig.envs.wire import pack, unpack
-from vlarig.policies.remote import openpi_wire, vla_eval_sessions
+from vlarig.policies.remote import vla_eval_sessions, wire
 from vlarig.policies.remote.openpi_layouts import VLARIG
-from vlarig.policies.remote.openpi_wire import METADATA_KEY, Announcement
 from vlarig.policies.remote.serving_requests import RequestReader
+from vlarig.policies.remote.wire import METADATA_KEY, Announcement
 
 from .mutations import BYTES, PLAIN, WITH_HEAD, Form
 
@@ -68,7 +68,7 @@ def all_decoders() -> list[Decoder]:
     return [
         Decoder("wire", _wire_seeds(), WITH_HEAD, _read_message, pack),
         Decoder("framing", _framing_seeds(), BYTES, _receive_frames, _framed),
-        Decoder("openpi", _openpi_seeds(), PLAIN, openpi_wire.unpack, openpi_wire.pack),
+        Decoder("openpi", _openpi_seeds(), PLAIN, wire.unpack, wire.pack),
         Decoder("serving", _serving_seeds(), PLAIN, _read_request, _encode_request),
         Decoder("vla_eval", _vla_eval_seeds(), PLAIN, vla_eval_sessions.unpack, _encode_vla_eval),
     ]
@@ -192,7 +192,7 @@ def _openpi_seeds() -> dict[str, list[bytes]]:
         "metadata": [{METADATA_KEY: _announcement().to_data()}, {}],
         "answer": [answer],
     }
-    return {kind: [openpi_wire.pack(value) for value in values] for kind, values in sent.items()}
+    return {kind: [wire.pack(value) for value in values] for kind, values in sent.items()}
 
 
 def _serving_seeds() -> dict[str, list[bytes]]:
@@ -201,12 +201,12 @@ def _serving_seeds() -> dict[str, list[bytes]]:
     history = np.zeros((4, 8, 8, 3), np.uint8)
     theirs = _observation(**{"observation/images/cam_left_wrist": history, "observation/state": [0.5, np.float32(0), 1]})
     sent = {"ours": [ours], "plain": [_observation(), theirs]}
-    return {kind: [openpi_wire.pack(value) for value in values] for kind, values in sent.items()}
+    return {kind: [wire.pack(value) for value in values] for kind, values in sent.items()}
 
 
 def _read_request(data: bytes) -> Any:
     """The request in a message, refused as the policy server refuses it: in one line."""
-    message = openpi_wire.unpack(data)
+    message = wire.unpack(data)
     if not isinstance(message, dict):
         raise BadMessageError("a request has to be a map")
     try:
@@ -227,7 +227,7 @@ def _encode_request(request: Any) -> bytes:
         "n_action_steps": request.n_action_steps,
     }
     shown = VLARIG.message(request.observation)
-    return openpi_wire.pack({**shown, **{f"vlarig/{key}": value for key, value in fields.items()}})
+    return wire.pack({**shown, **{f"vlarig/{key}": value for key, value in fields.items()}})
 
 
 def _vla_eval_seeds() -> dict[str, list[bytes]]:
@@ -248,7 +248,7 @@ def _vla_eval_seeds() -> dict[str, list[bytes]]:
 def _encode_vla_eval(message: vla_eval_sessions.Message) -> bytes:
     """The message as it is sent, with the time of a certain moment."""
     payload = vla_eval_sessions.pack_payload(message.payload)
-    kind, seq = openpi_wire.pack(message.kind), openpi_wire.pack(message.seq)
+    kind, seq = wire.pack(message.kind), wire.pack(message.seq)
     return b"\x84\xa4type" + kind + b"\xa7payload" + payload + b"\xa3seq" + seq + b"\xa9timestamp\x00"
 
 

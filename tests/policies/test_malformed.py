@@ -38,8 +38,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from vlarig.policies.conventions import embodiment_to_data
-from vlarig.policies.remote.openpi_wire import pack, unpack
-from vlarig.policies.remote.wire import MAX_MESSAGE_BYTES
+from vlarig.policies.remote.wire import MAX_MESSAGE_BYTES, pack, unpack
 
 TOKEN = "the token"
 SHOWN = {"Authorization": f"Api-Key {TOKEN}"}

@@ -32,8 +32,7 @@ from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy
 from vlarig.policies.remote.openpi import OpenpiPolicy
 from vlarig.policies.remote.openpi_layouts import ALOHA, DROID, LAYOUTS, LIBERO, VLARIG
-from vlarig.policies.remote.openpi_wire import Announcement, pack, unpack
-from vlarig.policies.remote.wire import DTYPES
+from vlarig.policies.remote.wire import DTYPES, Announcement, pack, unpack
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 256, 256, 3), np.uint8)
 WRIST = np.random.default_rng(1).integers(0, 255, (1, 96, 128, 3), np.uint8)

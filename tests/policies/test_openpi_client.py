@@ -27,7 +27,7 @@ from vlarig.harness import register_envs
 from vlarig.policies.api import Request, policy_seed
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.images import fit_image
-from vlarig.policies.remote.openpi_wire import pack, unpack
+from vlarig.policies.remote.wire import pack, unpack
 
 
 @pytest.fixture(scope="module")

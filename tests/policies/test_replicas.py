@@ -40,8 +40,8 @@ from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request,
 from vlarig.policies.batching import Batcher, Batching
 from vlarig.policies.pool import PolicyPool
 from vlarig.policies.registry import load_policy
-from vlarig.policies.remote.openpi_wire import pack
 from vlarig.policies.remote.serving import PolicyServer
+from vlarig.policies.remote.wire import pack
 from vlarig.policies.replica_messages import Order
 
 NOTEBOOK, FORGETFUL, TRAPPED = (f"toy.unsteady:{name}" for name in ("Notebook", "Forgetful", "Trapped"))
