@@ -27,9 +27,8 @@ from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load, save_checkpoint
-from ..policies.qwen_vla.named import TrainedStage, find_checkpoint
+from ..policies.qwen_vla.named import PRESETS, TrainedStage, find_checkpoint
 from ..policies.qwen_vla.policy import QwenVlaPolicy
-from ..policies.qwen_vla.presets import PRESETS
 from ..training.checkpoints import Checkpoints, full_weights, resume
 from ..training.config import TrainingError, save_config
 from ..training.evaluation import Evaluations, acting_copy, export

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ..benchmarks.registry import load_suite
 from ..policies.qwen_vla.checkpoint import describe_checkpoint
-from ..policies.qwen_vla.named import find_checkpoint
-from ..policies.qwen_vla.presets import PRESETS
+from ..policies.qwen_vla.named import PRESETS, find_checkpoint
 from ..training.config import EvaluationSettings, TrainingError
 from ..training.trainer import CONFIG_FILE, refuse_another, refuse_other_stages
 from .config import LearnedModel, PpoConfig, read_ppo_config

@@ -7,9 +7,9 @@ import numpy as np
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load
-from vlarig.policies.qwen_vla.egocentric import Eigengrasps
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
+from vlarig.policies.qwen_vla.poses import Eigengrasps
 
 
 def trained_bundle() -> LoadedPolicy:

@@ -21,8 +21,7 @@ from ..harness.children.simulator import WorkerSpec
 from ..harness.command_line import parse
 from ..harness.screen import Screen
 from ..harness.trackers import TrackerName, check_trackers
-from ..policies.qwen_vla.named import find_checkpoint
-from ..policies.qwen_vla.presets import PRESETS
+from ..policies.qwen_vla.named import PRESETS, find_checkpoint
 from ..rl.config import PpoConfig, read_ppo_config
 from .config import STAGES, Settings, TrainConfig, TrainingError, branch_of, read_config
 

@@ -15,8 +15,8 @@ import numpy as np
 from ..envs.api import Observation
 from ..envs.embodiments import Embodiment
 from ..policies.qwen_vla.conversation import Conversation
-from ..policies.qwen_vla.egocentric import Eigengrasps
 from ..policies.qwen_vla.normalization import DatasetStatistics
+from ..policies.qwen_vla.poses import Eigengrasps
 
 
 @dataclass(frozen=True, eq=False)

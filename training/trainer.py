@@ -25,8 +25,7 @@ from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import ModelConfig
 from ..policies.qwen_vla.inputs import InputBuilder
 from ..policies.qwen_vla.inspection import describe
-from ..policies.qwen_vla.named import TrainedStage
-from ..policies.qwen_vla.presets import PRESETS
+from ..policies.qwen_vla.named import PRESETS, TrainedStage
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
 from .config import (

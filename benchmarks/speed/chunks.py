@@ -33,9 +33,9 @@ from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy
 from vlarig.policies.qwen_vla.flow import euler, start_noise
 from vlarig.policies.qwen_vla.inputs import InputBuilder, prompted
 from vlarig.policies.qwen_vla.model import build
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.normalization import ActionLayout
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.tensors import computing
 from vlarig.policies.qwen_vla.tokenizer import add_view_tokens, small_tokenizer, token_ids
 from vlarig.policies.qwen_vla.vision import image_features

@@ -34,7 +34,7 @@ class Inspect:
 
     def run(self) -> None:
         from ...policies.qwen_vla.inspection import inspection
-        from ...policies.qwen_vla.presets import PRESETS
+        from ...policies.qwen_vla.named import PRESETS
 
         if None not in (self.checkpoint, self.preset):
             raise PolicyError("name one checkpoint or one preset, as in: vlarig policy inspect --preset small")
@@ -60,7 +60,7 @@ class Create:
 
     def run(self) -> None:
         from ...policies.qwen_vla.checkpoint import load, save_checkpoint
-        from ...policies.qwen_vla.presets import PRESETS
+        from ...policies.qwen_vla.named import PRESETS
 
         if self.preset not in PRESETS:
             raise PolicyError(f"unknown preset {self.preset!r}; presets are {', '.join(PRESETS)}")

@@ -40,12 +40,11 @@ from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
 from .config import ModelConfig
-from .egocentric import Eigengrasps
 from .model import QwenVla, build
-from .named import Description, TrainedStage, find_checkpoint
+from .named import PRESETS, SAMPLED_IN_PLACE, Description, TrainedStage, find_checkpoint
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
-from .presets import PRESETS, SAMPLED_IN_PLACE
-from .sharing import share
+from .poses import Eigengrasps
+from .tensors import share
 from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"
@@ -101,7 +100,7 @@ def load(
         device: Where to put the weights.
         dtype: Their precision.
         compute: Precision to compute in; by default the weights'.
-        shared: A file in memory for weights on the CPU, which processes that load the same weights share, see :func:`~.sharing.share`.
+        shared: A file in memory for weights on the CPU, which processes that load the same weights share, see :func:`~.tensors.share`.
         adapt: For a preset: makes another architecture of its own.
     """
     if torch.device(device).type != "cpu":

@@ -7,8 +7,7 @@ from rich.text import Text
 
 from ...envs.embodiments import Embodiment
 from .embodiments import EXAMPLE
-from .named import Description, chunk_steps
-from .presets import PRESETS
+from .named import PRESETS, Description, chunk_steps
 from .prompt import chat_text, embodiment_prompt
 
 #: Parameters by part of presets that are shown without PyTorch: the paper's own size. A test counts them in the model.

@@ -24,7 +24,7 @@ from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import build, parameter_counts
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.training.batches import Collator
 from vlarig.training.config import OptimizerSettings
 from vlarig.training.data.lerobot import open_lerobot

@@ -284,8 +284,7 @@ def _score(options: ScoreOptions) -> int:
 
 def _check(options: CheckOptions) -> int:
     from ...policies.qwen_vla.inspection import describe
-    from ...policies.qwen_vla.named import find_checkpoint
-    from ...policies.qwen_vla.presets import PRESETS
+    from ...policies.qwen_vla.named import PRESETS, find_checkpoint
     from ...policies.qwen_vla.tokenizer import add_view_tokens, load_tokenizer, small_tokenizer
     from .checking import check
     from .mixture_file import read_mixture

@@ -35,7 +35,9 @@ from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ...envs.images import pil_bilinear
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.egocentric import (
+from ...policies.qwen_vla.embodiments import REAL_HUMAN
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
+from ...policies.qwen_vla.poses import (
     CHANNELS,
     HAND_CHANNELS,
     Eigengrasps,
@@ -44,8 +46,6 @@ from ...policies.qwen_vla.egocentric import (
     hands_to_actions,
     rotation_matrix,
 )
-from ...policies.qwen_vla.embodiments import REAL_HUMAN
-from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
 from .cleaning import CleaningReport
 from .dataset import check_index

@@ -21,8 +21,8 @@ from typing import Literal
 
 from ...envs.embodiments import Embodiment
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.egocentric import Eigengrasps
 from ...policies.qwen_vla.normalization import DatasetStatistics
+from ...policies.qwen_vla.poses import Eigengrasps
 from ..samples import Sample, Stream
 from .dataset import Dataset, HasLengths, HasTrajectories, fit_statistics
 from .egocentric import HandDataset

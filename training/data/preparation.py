@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.egocentric import Eigengrasps, wrist_channels
 from ...policies.qwen_vla.normalization import DatasetStatistics, Steps, fitted, statistics_of
+from ...policies.qwen_vla.poses import Eigengrasps, wrist_channels
 from .cleaning import CleaningReport, Drop
 from .egocentric import HandDataset, HandEpisode, PreparedHands, chunk_of, frames_ahead, sample_spans
 from .errors import DataError, MissingFrames

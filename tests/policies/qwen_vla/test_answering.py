@@ -14,7 +14,7 @@ from vlarig.policies.qwen_vla.backbone import hidden_states
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Batch, build
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.prompt import IM_END
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer
 

@@ -19,7 +19,7 @@ from vlarig.policies.qwen_vla.backbone import (
     read_backbone_config,
 )
 from vlarig.policies.qwen_vla.model import build
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.vision import image_features, patchify
 
 IMAGE, VIDEO, START, END = 6, 7, 3, 4

@@ -8,7 +8,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig,
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.config import ExpertConfig, ModelConfig, SpecialTokens
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 
 TWO = (("seven", 7), ("three", 3))
 

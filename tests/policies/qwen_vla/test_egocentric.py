@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.conventions import known_embodiments
-from vlarig.policies.qwen_vla.egocentric import (
+from vlarig.policies.qwen_vla.poses import (
     Eigengrasps,
     HandMotion,
     actions_to_hands,

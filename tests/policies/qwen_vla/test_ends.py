@@ -17,8 +17,8 @@ from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.end_numbers import NUMBERS, READ, blurred, end_numbers, hand_pose
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
 from vlarig.policies.qwen_vla.model import Batch, build
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.poses import euler_matrix, rotation_matrix
-from vlarig.policies.qwen_vla.presets import PRESETS
 from vlarig.policies.qwen_vla.readouts import Ends, ends_loss, relations
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 

@@ -6,7 +6,7 @@ from speed_scripts import speed_scripts
 from torch.nn.functional import conv1d, scaled_dot_product_attention
 
 from vlarig.policies.qwen_vla.model import build
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 
 TINY = PRESETS["tiny"]()
 

@@ -19,7 +19,7 @@ from vlarig.policies.conventions import embodiment_named
 from vlarig.policies.images import fit_image
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video, fitted
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted, prompted
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.prompt import IMAGE_PAD, chat_text, embodiment_prompt
 from vlarig.policies.qwen_vla.tokenizer import encode, small_tokenizer, token_ids
 from vlarig.policies.qwen_vla.vision import patchify

@@ -15,7 +15,7 @@ from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, T
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
 from vlarig.policies.qwen_vla.losses import language_loss
 from vlarig.policies.qwen_vla.model import build
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
 CONFIG = PRESETS["tiny"]()

@@ -13,7 +13,7 @@ from vlarig.policies.qwen_vla.config import ModelConfig
 from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Still, Turn
 from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Batch, QwenVla, build
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30)}

@@ -12,7 +12,7 @@ from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.action_expert import following_positions, rotary_frequencies, rotary_table, rotate
 from vlarig.policies.qwen_vla.backbone import BackboneInputs, Context, positions_of
 from vlarig.policies.qwen_vla.model import build, cast_parameters, parameter_counts
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.vision import patchify
 
 IMAGE, START, END = 6, 3, 4

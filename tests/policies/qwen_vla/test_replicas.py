@@ -19,8 +19,8 @@ from vlarig.policies.api import Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
 from vlarig.policies.pool import PolicyPool
 from vlarig.policies.qwen_vla.model import build, parameter_counts
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.presets import PRESETS
 
 EPISODES, CHUNKS = 6, 2
 

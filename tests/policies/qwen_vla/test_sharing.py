@@ -13,7 +13,7 @@ from trained_policy import trained_bundle
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.checkpoint import load, save_checkpoint
 from vlarig.policies.qwen_vla.model import QwenVla
-from vlarig.policies.qwen_vla.sharing import share
+from vlarig.policies.qwen_vla.tensors import share
 
 
 @pytest.fixture

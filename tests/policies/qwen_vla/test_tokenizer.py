@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError
 from vlarig.policies.conventions import known_embodiments
-from vlarig.policies.qwen_vla.presets import SMALL_TOKENS, SMALL_VOCABULARY
+from vlarig.policies.qwen_vla.named import SMALL_TOKENS, SMALL_VOCABULARY
 from vlarig.policies.qwen_vla.prompt import CHAT_HEAD, IMAGE_PAD, chat_text, embodiment_prompt, view_tokens
 from vlarig.policies.qwen_vla.tokenizer import (
     QWEN_TOKENS,

@@ -13,9 +13,8 @@ import pytest
 from recordings import film, frame_shown
 from rendered_hands import AXES, joint_rotations, write_egodex, write_vitra
 
-from vlarig.policies.qwen_vla.egocentric import Eigengrasps, actions_to_hands
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
-from vlarig.policies.qwen_vla.poses import rotation_matrix
+from vlarig.policies.qwen_vla.poses import Eigengrasps, actions_to_hands, rotation_matrix
 from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.egocentric import (

@@ -15,9 +15,9 @@ from vlarig.envs.vlnce.robot import VLNCE_R2R
 from vlarig.harness.cli import main as vlarig
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import describe_checkpoint
-from vlarig.policies.qwen_vla.egocentric import actions_to_hands
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
+from vlarig.policies.qwen_vla.poses import actions_to_hands
 from vlarig.training.data.mixture_file import read_mixture
 from vlarig.training.samples import ActionSample
 

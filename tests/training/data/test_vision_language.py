@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlarig.policies.qwen_vla.conversation import Limits, Mark, Still, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
-from vlarig.policies.qwen_vla.presets import PRESETS
+from vlarig.policies.qwen_vla.named import PRESETS
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.vision_language import VisionLanguageDataset
