@@ -173,29 +173,9 @@ def _listed(embodiment: Embodiment) -> str:
     return f"{embodiment.action_size} numbers ({_joined(channel.name for channel in embodiment.channels)})"
 
 
-def table_note(source: str | None) -> str:
-    """The note beside every number of a policy that plays zero-shot; empty for one that does not."""
-    return "" if source is None else f"zero-shot: prompt of the suite's own robot, statistics of {source}"
-
-
-def refuse_unknown_source(source: str | None, trained: Mapping[str, Embodiment]) -> None:
-    """Make sure that the option ``zero_shot`` names one of the checkpoint's embodiments."""
-    if source is not None and source not in trained:
-        known = suggestion(source, trained) if trained else "random weights know none, and play any robot without it"
-        raise PolicyError(f"zero_shot={source} is no embodiment of the checkpoint; {known}")
-
-
 def was_trained_on(trained: Mapping[str, Embodiment], env: Embodiment, reads_state: bool) -> bool:
     """Whether one of the checkpoint's embodiments is the env's, with the same conventions."""
     return any(not differences(each, env, reads_state) for each in trained.values())
-
-
-def refuse_trained(trained: Mapping[str, Embodiment], env: Embodiment, suite: str, reads_state: bool) -> None:
-    """Make sure that a suite which is to be played zero-shot has a robot that is new to the checkpoint."""
-    if was_trained_on(trained, env, reads_state):
-        raise PolicyError(
-            f"the checkpoint was trained on {env.name!r}, which {suite!r} is played with; play it without zero_shot"
-        )
 
 
 def transferred(source: Embodiment, env: Embodiment, suite: str, reads_state: bool) -> Embodiment:

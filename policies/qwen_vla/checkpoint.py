@@ -105,13 +105,38 @@ def load(
     """
     if torch.device(device).type != "cpu":
         shared = None
-    if source in PRESETS:
-        return _preset(source, seed, backbone, device, dtype, compute, shared, adapt)
-    if backbone is not None:
+    if source not in PRESETS:
+        if backbone is not None:
+            raise PolicyError(
+                f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
+            )
+        return load_checkpoint(find_checkpoint(source), device, dtype, compute, shared)
+    if not 0 <= seed < 2**64:
+        raise PolicyError(f"seed={seed} has more than 64 bits or is negative; choose one from 0 to 2^64 - 1")
+    deviations = PRESETS[source]().deviations
+    if backbone is not None and deviations:
+        named = ", ".join(f"{field} {value}" for field, value in deviations.items())
         raise PolicyError(
-            f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
+            f"the preset {source!r} takes no trained Qwen3.5: it deviates from one by {named}; take 4b, or no backbone"
         )
-    return load_checkpoint(find_checkpoint(source), device, dtype, compute, shared)
+    tokenizer = small_tokenizer() if backbone is None else load_tokenizer(backbone)
+    add_view_tokens(tokenizer)
+    config = PRESETS[source](tokens=token_ids(tokenizer))
+    if backbone is not None:
+        config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
+    if adapt is not None:
+        config = adapt(config)
+
+    def sampled() -> QwenVla:
+        return build(config, seed, backbone, device if source in SAMPLED_IN_PLACE else "cpu", dtype, compute).to(device)
+
+    def fill() -> str:
+        model.load_state_dict(sampled().state_dict())
+        return _weights_hash(model)
+
+    model = sampled() if shared is None else build(config, seed=None, device=device, dtype=dtype, compute=compute)
+    weights = _weights_hash(model) if shared is None else share(model, shared, fill)
+    return LoadedPolicy(Description(config), model, tokenizer, f"{source}, seed {seed}, sha256 {weights}")
 
 
 def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB", base: Path | None = None) -> None:
@@ -205,45 +230,6 @@ def load_checkpoint(
     others = _digests([folder / name for name in names])
     weights = fill() if shared is None else share(model, shared, fill)
     return LoadedPolicy(description, model, tokenizer, f"sha256 {hashlib.sha256((others + weights).encode()).hexdigest()}")
-
-
-def _preset(
-    name: str,
-    seed: int,
-    backbone: str | None,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    compute: torch.dtype | None,
-    shared: Path | None,
-    adapt: Callable[[ModelConfig], ModelConfig] | None = None,
-) -> LoadedPolicy:
-    """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
-    if not 0 <= seed < 2**64:
-        raise PolicyError(f"seed={seed} has more than 64 bits or is negative; choose one from 0 to 2^64 - 1")
-    deviations = PRESETS[name]().deviations
-    if backbone is not None and deviations:
-        named = ", ".join(f"{field} {value}" for field, value in deviations.items())
-        raise PolicyError(
-            f"the preset {name!r} takes no trained Qwen3.5: it deviates from one by {named}; take 4b, or no backbone"
-        )
-    tokenizer = small_tokenizer() if backbone is None else load_tokenizer(backbone)
-    add_view_tokens(tokenizer)
-    config = PRESETS[name](tokens=token_ids(tokenizer))
-    if backbone is not None:
-        config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
-    if adapt is not None:
-        config = adapt(config)
-
-    def sampled() -> QwenVla:
-        return build(config, seed, backbone, device if name in SAMPLED_IN_PLACE else "cpu", dtype, compute).to(device)
-
-    def fill() -> str:
-        model.load_state_dict(sampled().state_dict())
-        return _weights_hash(model)
-
-    model = sampled() if shared is None else build(config, seed=None, device=device, dtype=dtype, compute=compute)
-    weights = _weights_hash(model) if shared is None else share(model, shared, fill)
-    return LoadedPolicy(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {weights}")
 
 
 def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:

@@ -16,16 +16,9 @@ from torch import Tensor
 
 from ...envs.api import Needs, Observation
 from ...envs.embodiments import Embodiment
+from ...envs.errors import suggestion
 from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request, weights_revision
-from ..conventions import (
-    differences,
-    refuse_differences,
-    refuse_trained,
-    refuse_unknown_source,
-    table_note,
-    transferred,
-    was_trained_on,
-)
+from ..conventions import differences, refuse_differences, transferred, was_trained_on
 from ..registry import read_options
 from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
 from .backbone import BackboneInputs, Context
@@ -108,16 +101,18 @@ class QwenVlaPolicy(Policy):
         return policy
 
     def _open(self, bundle: LoadedPolicy, options: QwenVlaOptions) -> None:
-        refuse_unknown_source(options.zero_shot, bundle.description.embodiments)
-        config = bundle.description.config
+        config, trained, source = bundle.description.config, bundle.description.embodiments, options.zero_shot
+        if source is not None and source not in trained:
+            known = suggestion(source, trained) if trained else "random weights know none, and play any robot without it"
+            raise PolicyError(f"zero_shot={source} is no embodiment of the checkpoint; {known}")
         self.bundle = bundle
-        self.table_note = table_note(options.zero_shot)
+        self.table_note = f"zero-shot: prompt of the suite's own robot, statistics of {source}" if source is not None else ""
         self.model = bundle.model
         self.options = options
         self.revision = bundle.revision
         self.horizon, self.n_action_steps = config.horizon, config.n_action_steps
         self.reads_state = config.state != "none"
-        self.embodiments = tuple(bundle.description.embodiments.values())
+        self.embodiments = tuple(trained.values())
         self.recording: Recording | None = None
         """What to record with each reply, if anything."""
         self._config = config
@@ -144,8 +139,11 @@ class QwenVlaPolicy(Policy):
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
         """Make sure that the checkpoint was made for this robot, and for this convention of controlling it."""
-        if self.options.zero_shot is not None:
-            refuse_trained(self.bundle.description.embodiments, embodiment, suite, self.reads_state)
+        trained = self.bundle.description.embodiments
+        if self.options.zero_shot is not None and was_trained_on(trained, embodiment, self.reads_state):
+            raise PolicyError(
+                f"the checkpoint was trained on {embodiment.name!r}, which {suite!r} is played with; play it without zero_shot"
+            )
         self._role_of(embodiment, suite)
 
     def strict(self) -> None:
