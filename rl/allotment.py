@@ -1,10 +1,19 @@
-"""How many envs each task gets: the harder a task, the more (paper, section 4.2: "proportional to task difficulty")."""
+"""Which envs play what: the harder a task, the more envs (paper, section 4.2: "proportional to task difficulty"); and initial states.
+
+By default each initial state for training is played once. A set that is played again and again costs variety, and provides what other
+RL of policies has: the mean success of a state's episodes as the baseline of each (leave-one-out, RLOO: Ahmadian et al. 2024, "Back to
+basics"; GRPO counts an episode itself in), and more episodes of the states that are solved sometimes, which alone have a gradient.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
+import numpy as np
+
+from ..envs.api import Episode
 from ..envs.errors import VlarigError
 
 #: Difficulty of a task that the policy always solves: it keeps a share, so that what is known is not forgotten (ours).
@@ -37,3 +46,58 @@ def allot(envs: int, success: Mapping[str, float]) -> dict[str, int]:
     while sum(counts.values()) > envs:
         counts[min((task for task in counts if counts[task] > 1), key=lambda task: shares[task] - counts[task])] -= 1
     return counts
+
+
+#: State, and how often it was solved and played.
+Known = Sequence[tuple[int, int]]
+
+
+def weights(known: Known) -> np.ndarray:
+    """How often states are to be played, ``float64[states]`` of sum 1: by the variance of their success.
+
+    The rate is (successes + 1) / (episodes + 2), so that a state that was never played counts as solved half of the time.
+    """
+    solved, played = np.array(known, np.float64).T
+    rate = (solved + 1) / (played + 2)
+    return rate * (1 - rate) / (rate * (1 - rate)).sum()
+
+
+class StateStream(Iterator[Episode]):
+    """The endless episodes of one env, of a set of initial states.
+
+    Each sampling of a state depends on what was known of the states then, so another process needs :attr:`numbers` to give the same.
+
+    Args:
+        make: Gives the episode of a state's number and of a repeat of it.
+        states: How many states there are.
+        first: Number of the env's first episode among all of its task.
+        apart: How far apart the numbers of its episodes are.
+        seed: Of the sampling.
+
+    Attributes:
+        numbers: The states that were sampled, or that are to be given again first.
+        weights: How often each state is to be sampled from now on; ``None``: by turns.
+    """
+
+    def __init__(self, make: Callable[[int, int], Episode], states: int, first: int, apart: int, seed: int) -> None:
+        self._make = make
+        self._states = states
+        self._first = first
+        self._apart = apart
+        self._seed = seed
+        self._given = 0
+        self.numbers: list[int] = []
+        self.weights: np.ndarray | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Episode:
+        place = self._first + self._given * self._apart
+        if self._given == len(self.numbers):
+            rng = np.random.default_rng([self._seed, place])
+            by_turns = place % self._states
+            self.numbers.append(by_turns if self.weights is None else int(rng.choice(self._states, p=self.weights)))
+        number = self.numbers[self._given]
+        self._given += 1
+        return self._make(number, place)

@@ -32,9 +32,8 @@ from ..policies.calls import n_action_steps_for
 from ..policies.qwen_vla.flow import Sde
 from ..policies.qwen_vla.recording import shortened
 from ..results.tables import run_table
-from .allotment import allot
+from .allotment import Known, StateStream, allot, weights
 from .config import RolloutSettings
-from .states import Known, StateStream, weights
 
 #: Episodes of a task before those of the next seed, which no run plays to their end.
 SEEDS_APART = 1_000_003

@@ -60,8 +60,8 @@ class RolloutSettings(Settings):
     """By which success the envs are allotted, the harder task the more (section 4.2): SUITE/TASK to a rate, or the folder of a sweep of
     the policy that is tuned; ``None``: equally."""
     states: Count | None = None
-    """Initial states of each task that are played again and again (ours, :mod:`.states`); ``None``: each of endless ones once (RLinf's
-    ``use_fixed_reset_state_ids`` plays a set)."""
+    """Initial states of each task that are played again and again (ours, :mod:`.allotment`); ``None``: each of endless ones once
+    (RLinf's ``use_fixed_reset_state_ids`` plays a set)."""
     states_by: Literal["turns", "success"] = "turns"
     """How they are sampled: by turns, or the more often the nearer to one half their success so far is (ours)."""
     reallot_every: Count | None = None
@@ -170,7 +170,8 @@ class PpoSettings(Settings):
     """Divergence from the rollout's policy, measured over all its chunks after each epoch, beyond which no further epoch follows; not
     printed, RLinf has none."""
     value_fit: bool = False
-    """Whether the value head is fitted to each rollout before the policy learns of it (ours, :mod:`.critic`), in place of its steps."""
+    """Whether the value head is fitted to each rollout before the policy learns of it (ours, :mod:`.advantages`), in place of its
+    steps."""
     value_warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations in which the value head alone learns; not printed, RLinf: 0."""
     shuffle_rewards: bool = False

@@ -66,21 +66,11 @@ def policy_loss(
     )
 
 
-@dataclass(frozen=True)
-class ValueLoss:
-    """The clipped loss of a minibatch's values.
-
-    Attributes:
-        loss: ``float32`` scalar.
-        clip_fraction: Share of the values that are further from the old ones than the clip range.
-    """
-
-    loss: Tensor
-    clip_fraction: Tensor
-
-
-def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None = 0.2) -> ValueLoss:
+def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None = 0.2) -> tuple[Tensor, Tensor]:
     """Half the mean squared error, the larger one of the value's own and the clipped value's (equation 7).
+
+    Returns:
+        The loss, and the share of the values that are further from the old ones than the clip range, two ``float32`` scalars.
 
     Args:
         values: ``float32[B]``, under the present weights.
@@ -90,10 +80,10 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None 
     """
     errors = (values - returns).square()
     if clip is None:
-        return ValueLoss(0.5 * errors.mean(), torch.zeros_like(errors.detach().mean()))
+        return 0.5 * errors.mean(), torch.zeros_like(errors.detach().mean())
     near = old + (values - old).clamp(-clip, clip)
     errors = torch.maximum(errors, (near - returns).square())
-    return ValueLoss(0.5 * errors.mean(), ((values - old).detach().abs() > clip).float().mean())
+    return 0.5 * errors.mean(), ((values - old).detach().abs() > clip).float().mean()
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

@@ -22,12 +22,10 @@ from ..policies.qwen_vla.recording import Evaluated, RecordedBatch, evaluate
 from ..training.config import TrainingError
 from ..training.learner import Learner
 from ..training.parallel import Processes
+from .advantages import fit, gae, normalized, over_states
 from .collection import Rollout
 from .config import PpoConfig
-from .critic import fit
-from .gae import gae, normalized
 from .loss import explained_variance, policy_loss, value_loss
-from .states import over_states
 
 #: What a minibatch measures, beside the norms of its step.
 MEASURED = (
@@ -98,12 +96,11 @@ class Ppo:
             rewards[rollout.ended] = torch.from_numpy(rng.permutation(rewards[rollout.ended].numpy()))
         values, following = rollout.values, rollout.following
         if settings.value_fit:
-            returns = gae(rewards, values, following, rollout.ended, settings.gamma, decay=1.0).returns
+            returns = gae(rewards, values, following, rollout.ended, settings.gamma, decay=1.0) + values
             values = self._fit(recorded, returns)
             following = torch.where(rollout.ended, following, torch.cat([values[:, 1:], following[:, -1:]], dim=1))
         found = gae(rewards, values, following, rollout.ended, settings.gamma, settings.decay)
-        advantages = found.advantages if settings.baseline == "value" else self._over_states(rollout, rewards)
-        advantages = advantages.flatten()
+        advantages = (found if settings.baseline == "value" else self._over_states(rollout, rewards)).flatten()
         if settings.normalize:
             advantages = normalized(advantages, *self._moments(advantages))
         requests = [each.request for each in rollout.chunks if each.request is not None]
@@ -114,7 +111,7 @@ class Ppo:
             requests,
             old=recorded.log_probability.to(device),
             advantages=advantages.to(device),
-            returns=found.returns.flatten().to(device),
+            returns=(found + values).flatten().to(device),
             values=values.flatten().to(device),
             sde=rollout.sde,
             acts=acts,
@@ -190,15 +187,15 @@ class Ppo:
                 each[part.to(each.device)] for each in (batch.old, batch.advantages, batch.returns, batch.values)
             )
             policy = policy_loss(evaluated.log_probability, old, advantages, settings.clip, settings.dual_clip)
-            value = value_loss(evaluated.value, values, returns, settings.value_clip)
+            value, value_clipped = value_loss(evaluated.value, values, returns, settings.value_clip)
             # 0 times the policy's loss, where only the value head learns: a gradient of zero, not none, so that every weight has a
             # state in the optimiser, which a checkpoint needs.
-            loss = (0.0 if settings.value_fit else settings.value_weight) * value.loss + float(batch.acts) * policy.loss
+            loss = (0.0 if settings.value_fit else settings.value_weight) * value + float(batch.acts) * policy.loss
             share = len(part) / len(chosen)
             self.learner.backward(loss * share / self.group.world, last=bool(part[-1] == chosen[-1]))
             measured = (
-                policy.loss, value.loss, policy.approximate_kl, policy.clip_fraction, policy.dual_clip_fraction,
-                value.clip_fraction, policy.ratio.mean(), policy.distance,
+                policy.loss, value, policy.approximate_kl, policy.clip_fraction, policy.dual_clip_fraction,
+                value_clipped, policy.ratio.mean(), policy.distance,
             )  # fmt: skip
             sums += share * torch.stack([each.detach() for each in measured])
         norms = self.learner.update(step, held=() if batch.acts else ACTORS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vlarig.rl.critic import fit
+from vlarig.rl.advantages import fit
 from vlarig.rl.loss import explained_variance
 
 

@@ -7,7 +7,8 @@ import torch
 from toy.suite import TOY_SUITE as SUITE
 
 from vlarig.envs.api import Episode
-from vlarig.rl.states import StateStream, over_states, weights
+from vlarig.rl.advantages import over_states
+from vlarig.rl.allotment import StateStream, weights
 
 TASK = SUITE.tasks[0]
 

@@ -12,7 +12,7 @@ import torch
 from third_party.environments import HERE, environment
 from torch import Tensor
 
-from vlarig.rl.gae import gae, normalized
+from vlarig.rl.advantages import gae, normalized
 
 
 def rollout(seed: int, envs: int = 5, chunks: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -35,20 +35,19 @@ def test_an_advantage_is_the_sum_that_defines_it() -> None:
                 weight *= 0.9 * 0.8
                 if ended[env, later]:
                     break
-            assert float(found.advantages[env, chunk]) == pytest.approx(expected)
-    torch.testing.assert_close(found.returns, found.advantages + values)
+            assert float(found[env, chunk]) == pytest.approx(expected)
 
 
 def test_lambda_one_gives_discounted_returns_and_lambda_zero_the_differences() -> None:
     rewards, values, following, ended = rollout(1)
-    whole = gae(rewards, values, following, ended, 0.99, 1.0).returns
+    whole = gae(rewards, values, following, ended, 0.99, 1.0) + values
     for env in range(5):
         expected = float(following[env, 7])
         for chunk in reversed(range(8)):
             beyond = float(following[env, chunk]) if ended[env, chunk] or chunk == 7 else expected
             expected = float(rewards[env, chunk]) + 0.99 * beyond
             assert float(whole[env, chunk]) == pytest.approx(expected)
-    one = gae(rewards, values, following, ended, 0.99, 0.0).advantages
+    one = gae(rewards, values, following, ended, 0.99, 0.0)
     torch.testing.assert_close(one, rewards + 0.99 * following - values)
 
 
@@ -56,7 +55,7 @@ def test_success_reaches_back_to_the_episodes_beginning_and_no_further() -> None
     rewards = torch.tensor([[0.0, 0.0, 0.0, 1.0, 0.0]])
     ended = torch.tensor([[True, False, False, True, False]])
     zeros = torch.zeros(1, 5)
-    found = gae(rewards, zeros, zeros, ended, 0.99, 0.95).returns[0]
+    found = gae(rewards, zeros, zeros, ended, 0.99, 0.95)[0]
     torch.testing.assert_close(found, torch.tensor([0.0, (0.99 * 0.95) ** 2, 0.99 * 0.95, 1.0, 0.0]))
 
 
@@ -80,5 +79,5 @@ def test_stable_baselines3_finds_the_same(tmp_path: Path) -> None:
     subprocess.run([python, script, tmp_path / "rollout.npz", tmp_path / "found.npz"], check=True)
     ours = gae(rewards, values, beyond, ended, 0.99, 0.95)
     with np.load(tmp_path / "found.npz") as theirs:
-        np.testing.assert_allclose(ours.advantages, theirs["advantages"], atol=1e-5)
-        np.testing.assert_allclose(ours.returns, theirs["returns"], atol=1e-5)
+        np.testing.assert_allclose(ours, theirs["advantages"], atol=1e-5)
+        np.testing.assert_allclose(ours + values, theirs["returns"], atol=1e-5)
