@@ -14,7 +14,6 @@ import inspect
 import shutil
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,36 +33,16 @@ LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 _KERNELS = {"fla": "torch_chunk_gated_delta_rule", "causal_conv1d": "causal_conv1d_fn"}
 
 
-@dataclass(frozen=True)
-class Acceleration:
-    """One faster way.
-
-    Attributes:
-        available: Whether it could be used on this machine.
-        note: Its state on this machine.
-    """
-
-    name: str
-    available: bool
-    note: str
-
-
-def accelerations() -> list[Acceleration]:
-    """Every known faster way, and whether this machine has it."""
+def accelerations() -> dict[str, str]:
+    """Every known faster way, and its state on this machine."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     has_compiler = importlib.util.find_spec("triton") is not None if torch.cuda.is_available() else compiler is not None
-    found = [
-        Acceleration(
-            "torch.compile",
-            has_compiler,
-            "with compile=true; checked when loaded" if has_compiler else "unproven here: no compiler",
-        )
-    ]
+    compiled = "with compile=true; checked when loaded" if has_compiler else "unproven here: no compiler"
+    found = {"torch.compile": compiled}
     for package, used in kernels_in_use().items():
-        note = "for bfloat16 on a GPU; checked when loaded" if used else "unproven here: not installed"
+        found[package] = "for bfloat16 on a GPU; checked when loaded" if used else "unproven here: not installed"
         if not used and importlib.util.find_spec(package) is not None:
-            note = "unproven here: installed, and transformers does not use it"
-        found.append(Acceleration(package, used, note))
+            found[package] = "unproven here: installed, and transformers does not use it"
     return found
 
 

@@ -27,7 +27,7 @@ from ...envs.embodiments import Embodiment
 from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
-from .config import ModelConfig
+from .config import TOKEN_FIELDS, ModelConfig
 from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Still, Video, fitted, segments
 from .end_numbers import NUMBERS, hand_pose
 from .losses import Marks
@@ -280,12 +280,8 @@ class InputBuilder:
 
 def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
     """Make sure that the model and the tokenizer use the same ids."""
-    for name, ours in (
-        ("image_token_id", tokens.image_pad),
-        ("video_token_id", tokens.video_pad),
-        ("vision_start_token_id", tokens.vision_start),
-        ("vision_end_token_id", tokens.vision_end),
-    ):
+    known = tokens.image_pad, tokens.video_pad, tokens.vision_start, tokens.vision_end
+    for name, ours in zip(TOKEN_FIELDS, known, strict=True):
         if config.backbone[name] != ours:
             raise PolicyError(
                 f"the model's {name} is {config.backbone[name]}, the tokenizer's is {ours}; take the model's own tokenizer"

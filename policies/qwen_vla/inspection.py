@@ -183,4 +183,4 @@ def _accelerations() -> Text:
         from .acceleration import accelerations
     except ModuleNotFoundError:
         return Text("faster ways on this machine: not looked for, since PyTorch or transformers is not installed")
-    return Text("\n".join(["faster ways on this machine:", *(f"  {each.name}: {each.note}" for each in accelerations())]))
+    return Text("\n".join(["faster ways on this machine:", *(f"  {name}: {note}" for name, note in accelerations().items())]))

@@ -366,28 +366,20 @@ def cast_parameters(model: QwenVla, dtype: torch.dtype) -> None:
 def parameter_counts(model: QwenVla) -> dict[str, int]:
     """Parameters by part, under the names that the paper uses where it prints a number (section 2.2); shared weights count once."""
     expert, vision = model.expert, model.backbone.model.visual
-    counts = {
-        "block": _count(expert.blocks[0]),
-        "blocks": _count(expert.blocks),
-        "action projections": _count(expert.action_projection),
-        "time embedding": _count(expert.time_embedding),
-        "output modulation": _count(expert.output_modulation),
+    parts = {
+        "block": expert.blocks[0],
+        "blocks": expert.blocks,
+        "action projections": expert.action_projection,
+        "time embedding": expert.time_embedding,
+        "output modulation": expert.output_modulation,
+        "state projection": expert.state_projection,
+        "vlm projection": expert.vlm_projection,
+        "ends projection": expert.ends_projection,
+        "action expert": expert,
+        "vision": vision,
+        "language model": model.backbone,
+        "value head": model.value_head,
+        "total": model,
     }
-    if expert.state_projection is not None:
-        counts["state projection"] = _count(expert.state_projection)
-    if expert.vlm_projection is not None:
-        counts["vlm projection"] = _count(expert.vlm_projection)
-    if expert.ends_projection is not None:
-        counts["ends projection"] = _count(expert.ends_projection)
-    counts |= {
-        "action expert": _count(expert),
-        "vision": _count(vision),
-        "language model": _count(model.backbone) - _count(vision),
-        "value head": _count(model.value_head),
-        "total": _count(model),
-    }
-    return counts
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    counts = {name: sum(each.numel() for each in part.parameters()) for name, part in parts.items() if part is not None}
+    return counts | {"language model": counts["language model"] - counts["vision"]}

@@ -38,12 +38,14 @@ class Prepared:
     """A batch of requests as the model takes it, on its device.
 
     Attributes:
+        queries: What each chunk is predicted from.
         inputs: The prompts and images.
         mask: ``bool[B, H, K]``, the valid entries of the chunks.
         embodiment: ``int64[B]``, for the projections that need it.
         state: ``float32[B, state_numbers]``, for the state mode ``dit``.
     """
 
+    queries: list[Query]
     inputs: BackboneInputs
     mask: Tensor
     embodiment: Tensor | None
@@ -161,18 +163,45 @@ class QwenVlaPolicy(Policy):
 
     # What the engine calls.
 
+    @torch.no_grad()
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """A chunk for each request: ``float32[steps, A]``, denormalised by the embodiment's statistics."""
-        with torch.no_grad():
-            prepared = self.prepare(requests)
-            return self._replies(requests, prepared, self.model.encode(prepared.inputs))
+        prepared = self.prepare(requests)
+        context = self.model.encode(prepared.inputs)
+        queries, seeds = prepared.queries, [request.seed for request in requests]
+        shapes = [(each.steps, each.role.embodiment.action_size) for each in queries]
+        velocity = self._velocity(prepared, context)
+        if self.recording is None:
+            noise = self._noise(seeds, self.options.temperature)
+            chunks = euler(velocity, noise, self.options.steps, self._prefix(requests, queries))
+            recorded: Sequence[Recorded | None] = [None] * len(requests)
+        else:
+            sde, executed = self.recording.sde, [request.n_action_steps for request in requests]
+            draws = draw(seeds, self._layout.horizon, self._layout.channels, sde, self._device)
+            run = torch.arange(self._layout.horizon) < torch.tensor(executed)[:, None]
+            chain = sample_chain(velocity, draws, prepared.mask & run[:, :, None].to(self._device), sde)
+            kept = context if self.recording.states else None
+            value = self.model.value(context, prepared.state)
+            chunks = chain.actions
+            recorded = recorded_of(chain, shapes, executed, value, prepared.embodiment, prepared.state, kept)
+        taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)
+        return [
+            Reply(denormalize(chunk, each.role.actions), kept)
+            for chunk, each, kept in zip(taken, queries, recorded, strict=True)
+        ]
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
-        config, queries = self._config, self._queries(requests)
+        config = self._config
+        roles = [self._role_of(request.embodiment, request.key) for request in requests]
+        queries = [
+            Query(request.observation, role, chunk_steps(role.embodiment, config.horizon))
+            for request, role in zip(requests, roles, strict=True)
+        ]
         masks = self._layout.masks([(each.steps, each.role.embodiment.action_size) for each in queries])
         index = None if config.projection == "zero_pad" else torch.tensor([each.role.index for each in queries])
         state = torch.from_numpy(np.stack([state_of(each, config) for each in queries])) if config.state == "dit" else None
         return Prepared(
+            queries=queries,
             inputs=self._inputs.build([prompt_of(each, config) for each in queries], self._device),
             mask=torch.from_numpy(masks).to(self._device),
             embodiment=None if index is None else index.to(self._device),
@@ -199,34 +228,11 @@ class QwenVlaPolicy(Policy):
         self.model.load_state_dict(dict(state), strict=False)
         self.version, self.revision = version, weights_revision(self.bundle.revision, version)
 
+    @torch.no_grad()
     def value(self, requests: Sequence[Request]) -> np.ndarray:
         """The value head's estimate for each observation, ``float32[B]``."""
-        with torch.no_grad():
-            prepared = self.prepare(requests)
-            return self.model.value(self.model.encode(prepared.inputs), prepared.state).cpu().numpy()
-
-    def _replies(self, requests: Sequence[Request], prepared: Prepared, context: Context) -> list[Reply]:
-        queries, seeds = self._queries(requests), [request.seed for request in requests]
-        shapes = [(each.steps, each.role.embodiment.action_size) for each in queries]
-        velocity = self._velocity(prepared, context)
-        if self.recording is None:
-            noise = self._noise(seeds, self.options.temperature)
-            chunks = euler(velocity, noise, self.options.steps, self._prefix(requests, queries))
-            recorded: Sequence[Recorded | None] = [None] * len(requests)
-        else:
-            sde, executed = self.recording.sde, [request.n_action_steps for request in requests]
-            draws = draw(seeds, self._layout.horizon, self._layout.channels, sde, self._device)
-            run = torch.arange(self._layout.horizon) < torch.tensor(executed)[:, None]
-            chain = sample_chain(velocity, draws, prepared.mask & run[:, :, None].to(self._device), sde)
-            kept = context if self.recording.states else None
-            value = self.model.value(context, prepared.state)
-            chunks = chain.actions
-            recorded = recorded_of(chain, shapes, executed, value, prepared.embodiment, prepared.state, kept)
-        taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)
-        return [
-            Reply(denormalize(chunk, each.role.actions), kept)
-            for chunk, each, kept in zip(taken, queries, recorded, strict=True)
-        ]
+        prepared = self.prepare(requests)
+        return self.model.value(self.model.encode(prepared.inputs), prepared.state).cpu().numpy()
 
     def _prefix(self, requests: Sequence[Request], queries: Sequence[Query]) -> Prefix | None:
         """The first steps of the chunks as far as the requests know them; ``None`` where none does."""
@@ -242,14 +248,6 @@ class QwenVlaPolicy(Policy):
     def _velocity(self, prepared: Prepared, context: Context) -> Velocity:
         mask, embodiment, state = prepared.mask, prepared.embodiment, prepared.state
         return lambda noisy, time: self.model.velocity(noisy, time, context, mask, embodiment, state)
-
-    def _queries(self, requests: Sequence[Request]) -> list[Query]:
-        roles = [self._role_of(request.embodiment, request.key) for request in requests]
-        horizon = self._config.horizon
-        return [
-            Query(request.observation, role, chunk_steps(role.embodiment, horizon))
-            for request, role in zip(requests, roles, strict=True)
-        ]
 
     def _probe(self) -> Tensor:
         """Normalised chunks, ``float32[3, H, K]``, of made-up observations: grey noise in each view of the robot with the most views.
@@ -270,12 +268,12 @@ class QwenVlaPolicy(Policy):
             requests.append(Request(0, "probe", 0, 0, observation, embodiment, n_action_steps=1))
         return torch.cat([self._normalized_chunks(requests[:1]), self._normalized_chunks(requests[1:])])
 
+    @torch.no_grad()
     def _normalized_chunks(self, requests: Sequence[Request]) -> Tensor:
         """``float32[B, H, K]`` at temperature 1, zero outside the masks."""
-        with torch.no_grad():
-            prepared = self.prepare(requests)
-            velocity = self._velocity(prepared, self.model.encode(prepared.inputs))
-            return euler(velocity, self._noise(range(len(requests)), 1.0), self.options.steps) * prepared.mask
+        prepared = self.prepare(requests)
+        velocity = self._velocity(prepared, self.model.encode(prepared.inputs))
+        return euler(velocity, self._noise(range(len(requests)), 1.0), self.options.steps) * prepared.mask
 
     def _noise(self, seeds: Sequence[int], temperature: float) -> Tensor:
         return start_noise(seeds, self._layout.horizon, self._layout.channels, temperature, self._device)

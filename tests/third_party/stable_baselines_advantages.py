@@ -1,6 +1,6 @@
 """Advantages and returns by Stable-Baselines3's rollout buffer: ``python stable_baselines_advantages.py ROLLOUT.npz FOUND.npz``.
 
-``tests/rl/test_gae.py`` runs it in an environment that has Stable-Baselines3.
+``tests/rl/test_advantages.py`` runs it in an environment that has Stable-Baselines3.
 """
 
 from __future__ import annotations

@@ -511,7 +511,7 @@ print("equal")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_compiled_model_answers_as_the_plain_one() -> None:
-    if not accelerations()[0].available:
+    if accelerations()["torch.compile"].startswith("unproven"):
         pytest.skip("no compiler for torch.compile on this machine")
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=540, check=False)
     assert done.stdout.strip() == "equal", done.stderr
