@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ from ..policies.qwen_vla.flow import Sde
 from ..policies.qwen_vla.recording import shortened
 from ..results.tables import run_table
 from .allotment import Known, StateStream, allot, weights
-from .config import RolloutSettings
+from .config import PpoConfig, RolloutSettings
 
 #: Episodes of a task before those of the next seed, which no run plays to their end.
 SEEDS_APART = 1_000_003
@@ -190,12 +191,9 @@ class Collector:
     """A policy that records, in envs that live on between iterations. Use it as a context manager.
 
     Args:
-        settings: How to collect.
+        config: The run's.
         allotment: Which envs there are.
         policy: Acts, and records from now on.
-        bootstrap: Beyond which ends the value is expected.
-        requests: Whether chunks keep their requests.
-        seed: Of the policy's sampling.
         rank: This process's number.
         world: Processes that collect; each has every ``world``-th env.
         logs: Folder of the workers' logs.
@@ -203,24 +201,23 @@ class Collector:
 
     def __init__(
         self,
-        settings: RolloutSettings,
+        config: PpoConfig,
         allotment: Allotment,
         policy: Policy,
-        bootstrap: str,
-        requests: bool,
-        seed: int,
         rank: int = 0,
         world: int = 1,
         logs: Path = Path("logs"),
     ) -> None:
-        self._settings = settings
+        self._settings = settings = config.rollout
         self._policy = policy
-        self._bootstrap = bootstrap
-        self._requests = requests
+        self._bootstrap = config.ppo.bootstrap
+        self._requests = config.model.backbone_learns
+        """Whether chunks keep their requests."""
+        self._seed = seed = config.seed
         self.explore(settings.sde())
         suites = {name: load_suite(name) for name in allotment.envs}
         protocols = {name: learned_protocol(suite, settings, policy) for name, suite in suites.items()}
-        own: dict[str, dict[str, int]] = {}
+        own: dict[str, Counter[str]] = {}
         streams: dict[str, list[Iterator[Episode]]] = {}
         self._numbers: list[tuple[str, int, int]] = []
         """Of each env of this process: its task, the number of its first episode, and how far apart its episodes' numbers are."""
@@ -232,9 +229,8 @@ class Collector:
         ]
         for name, task, env, count in every[rank::world]:
             suite, begin = suites[name], allotment.first.get(f"{name}/{task}", seed * SEEDS_APART) + env
-            streams.setdefault(name, []).append(self._stream(suite, task, protocols[name], begin, count, seed))
-            tasks = own.setdefault(name, {})
-            tasks[task] = tasks.get(task, 0) + 1
+            streams.setdefault(name, []).append(self._stream(suite, task, protocols[name], begin, count))
+            own.setdefault(name, Counter())[task] += 1
             self._numbers.append((f"{name}/{task}", begin, count))
         self._repeated = [
             stream for own_streams in streams.values() for stream in own_streams if isinstance(stream, StateStream)
@@ -250,16 +246,16 @@ class Collector:
             logs=logs,
         )
 
-    def _stream(self, suite: Suite, task: str, protocol: EnvProtocol, begin: int, envs: int, seed: int) -> Iterator[Episode]:
+    def _stream(self, suite: Suite, task: str, protocol: EnvProtocol, begin: int, envs: int) -> Iterator[Episode]:
         if self._settings.states is None:
             return training_stream(suite, suite.task(task), protocol, begin, envs)
 
         def make(number: int, repeat: int) -> Episode:
             return dataclasses.replace(
-                suite.training_episode(suite.task(task), seed * SEEDS_APART + number, protocol), repeat=repeat
+                suite.training_episode(suite.task(task), self._seed * SEEDS_APART + number, protocol), repeat=repeat
             )
 
-        return StateStream(make, self._settings.states, begin, envs, seed)
+        return StateStream(make, self._settings.states, begin, envs, self._seed)
 
     def choose(self, known: Mapping[str, Known]) -> None:
         """Sample initial states by the success so far from now on, of those tasks that are named."""

@@ -46,6 +46,10 @@ class LearnedModel(OriginSettings):
     checkpointed: tuple[Part, ...] = ()
     """Parts whose activations are computed again in the backward pass instead of kept."""
 
+    @property
+    def backbone_learns(self) -> bool:
+        return not {"vision", "language"} <= set(self.frozen)
+
 
 class RolloutSettings(Settings):
     """How experience is collected."""
@@ -252,7 +256,7 @@ class PpoConfig(Settings):
             raise ValueError(
                 "ppo.baseline=states and rollout.states_by=success need states that come again; set rollout.states"
             )
-        if {"vision", "language", "expert"} <= set(self.model.frozen):
+        if "expert" in self.model.frozen and not self.model.backbone_learns:
             raise ValueError("model.frozen leaves nothing that acts; leave the expert out of it")
         if "value_head" in self.model.frozen:
             raise ValueError("model.frozen names value_head, which PPO needs; leave it out")

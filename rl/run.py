@@ -181,19 +181,8 @@ class Run:
         return msgspec.msgpack.decode((checkpoint / self._envs_file).read_bytes(), type=Saved)
 
     def _collector(self) -> Collector:
-        config, group = self.config, self.group
-        backbone_learns = not {"vision", "language"} <= set(config.model.frozen)
-        return Collector(
-            config.rollout,
-            self.saved.allotment,
-            self.policy,
-            config.ppo.bootstrap,
-            backbone_learns,
-            config.seed,
-            group.rank,
-            group.world,
-            self.folder / "logs",
-        )
+        group = self.group
+        return Collector(self.config, self.saved.allotment, self.policy, group.rank, group.world, self.folder / "logs")
 
     def _reallot(self) -> bool:
         """Allot envs by the success since the last time; whether that changes anything. It does not where a task has no episode yet."""

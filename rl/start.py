@@ -78,7 +78,7 @@ def check_stage(model: LearnedModel) -> None:
 def check_processes(config: PpoConfig, world: int) -> None:
     if config.rollout.envs % world:
         raise TrainingError(f"{config.rollout.envs} envs cannot be dealt equally to {world} processes; choose a multiple")
-    if config.ppo.value_fit and (world > 1 or not {"vision", "language"} <= set(config.model.frozen)):
+    if config.ppo.value_fit and (world > 1 or config.model.backbone_learns):
         raise TrainingError(
             "ppo.value_fit needs one process and a frozen backbone, whose states it is fitted to; leave it out, or set "
             "model.frozen=['vision','language']"

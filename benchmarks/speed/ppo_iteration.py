@@ -40,7 +40,7 @@ from vlarig.policies.api import Reply, Request
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.rl.collection import Allotment, Collector, allotted
-from vlarig.rl.config import RolloutSettings, read_ppo_config
+from vlarig.rl.config import PpoConfig, RolloutSettings, read_ppo_config
 from vlarig.rl.run import tune
 from vlarig.rl.start import with_action_steps
 from vlarig.training.reporting import Reporter
@@ -108,7 +108,7 @@ def collected(settings: Collection, rollout: RolloutSettings) -> tuple[int, floa
     policy.batches = []
     with (
         TemporaryDirectory() as logs,
-        Collector(rollout, Allotment(allotted(rollout)), policy, "cut", False, 0, logs=Path(logs)) as collector,
+        Collector(PpoConfig(rollout=rollout), Allotment(allotted(rollout)), policy, logs=Path(logs)) as collector,
     ):
         collector.collect()  # workers start, envs begin
         policy.batches.clear()
