@@ -1,4 +1,4 @@
-"""Conventions: what a policy's numbers mean, as data, compared with what an env takes; and a policy that plays a robot new to it.
+"""Conventions: what a policy's numbers mean, as data, compared with what an env takes; the form of its images; and a robot new to it.
 
 A wrong convention makes no error of its own, only a low score. So a difference stops a run before its first episode.
 
@@ -12,6 +12,9 @@ the checkpoint's embodiments, the source:
   embodiment. So every channel must be the source's in name, unit, kind, frame, rotation and gripper convention, and the state's layout
   where the model reads it. Another convention would turn the same numbers into another motion, without an error.
 * The views are those that both have: the model has not learned the tokens of another one.
+
+Clients of other policies and the embedded policy bring images to size by :func:`fit_image`, so that a policy sees the same through all
+of them.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
 
 from ..envs.embodiments import Channel, Embodiment
 from ..envs.errors import BadMessageError, suggestion
+from ..envs.images import pil_bilinear
 from ..envs.plugins import only, registered_suites
 from ..envs.untrusted import convert
 from .api import PolicyError
@@ -191,3 +196,62 @@ def transferred(source: Embodiment, env: Embodiment, suite: str, reads_state: bo
             "what the prompt says may differ"
         )
     return replace(env, cameras=views)
+
+
+ImageFit: TypeAlias = Literal["pad", "stretch", "crop"]
+"""How an image gets its size where the aspect differs, see :func:`fit_image`."""
+
+
+def fit_image(image: np.ndarray, height: int, width: int, fit: ImageFit) -> np.ndarray:
+    """``image`` in the size ``uint8[height, width, 3]``; itself where it has that size already.
+
+    Scaling is Pillow's antialiased bilinear filter (:func:`~vlarig.envs.images.pil_bilinear`).
+
+    Args:
+        image: ``uint8[h, w, 3]``.
+        height: Wanted height, in pixels.
+        width: Wanted width, in pixels.
+        fit: What is done where the aspect differs: ``pad`` keeps all of the image between black borders, as openpi does
+            (Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/image_tools.py@15a9616, ``resize_with_pad``);
+            ``stretch`` gives up the aspect; ``crop`` keeps the largest central part that has the wanted aspect.
+    """
+    check_pixels("an image", image)
+    if image.shape[:2] == (height, width):
+        return image
+    if fit == "pad":
+        return _padded(image, height, width)
+    if fit == "crop":
+        image = _cropped(image, height, width)
+    return image if image.shape[:2] == (height, width) else pil_bilinear(np.ascontiguousarray(image), height, width)
+
+
+def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The whole image, as large as it can be, in the centre of a black one; fractions are cut off as openpi cuts them."""
+    ratio = max(image.shape[0] / height, image.shape[1] / width)
+    inner = max(int(image.shape[0] / ratio), 1), max(int(image.shape[1] / ratio), 1)
+    scaled = image if image.shape[:2] == inner else pil_bilinear(np.ascontiguousarray(image), *inner)
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[top : top + inner[0], left : left + inner[1]] = scaled
+    return padded
+
+
+def _cropped(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest part about the centre with the aspect of ``height`` to ``width``, to the nearest pixel."""
+    ratio = min(image.shape[0] / height, image.shape[1] / width)
+    inner = max(round(height * ratio), 1), max(round(width * ratio), 1)
+    top, left = (image.shape[0] - inner[0]) // 2, (image.shape[1] - inner[1]) // 2
+    return image[top : top + inner[0], left : left + inner[1]]
+
+
+def check_pixels(what: str, pixels: object, axes: int = 3) -> None:
+    """Make sure that a value is ``uint8[h, w, 3]``, or with 4 axes a video, ``uint8[frames, h, w, 3]``; ``what`` names it."""
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.ndim != axes
+        or pixels.shape[-1] != 3
+        or 0 in pixels.shape
+    ):
+        found = f"{pixels.dtype}{list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise PolicyError(f"{what} is {found}; expected uint8[{'frames, ' * (axes - 3)}height, width, 3]")

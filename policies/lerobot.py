@@ -21,8 +21,7 @@ import numpy as np
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from .api import Policy, PolicyError, Reply, Request
-from .conventions import find_embodiment, refuse_differences
-from .images import ImageFit, fit_image
+from .conventions import ImageFit, find_embodiment, fit_image, refuse_differences
 from .registry import Options, Views, read_options
 
 #: Files of a directory that ``save_pretrained`` of a policy and of its two processors makes; states of processors are beside them.

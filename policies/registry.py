@@ -125,9 +125,7 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
     """
     place, arguments = _place(name)
     make = _import(name, place)
-    given = dict(options or {})
-    _check_options(name, make, arguments, given)
-    given = option_values(name, make, given)
+    given = _keyword_arguments(name, make, len(arguments), options or {})
     with policy_code(name, "while it was made"):
         policy = make(*arguments, **given)
     check_members(name, policy)
@@ -146,19 +144,6 @@ def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterat
     finally:
         with policy_code(name, "while it was closed"):
             policy.close()
-
-
-def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:
-    if not options:
-        return
-    parameters = inspect.signature(make).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = list(parameters)[len(arguments) :]
-    for option in options:
-        if option not in known:
-            takes = suggestion(option, known) if known else "it takes none"
-            raise PolicyError(f"the policy {name!r} has no option {option!r}; {takes}")
 
 
 def _place(name: str) -> tuple[Registration, list[str]]:
@@ -276,7 +261,7 @@ Views = Annotated[dict[str, str], BeforeValidator(_views)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def option_values(policy: str, make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _keyword_arguments(policy: str, make: Callable[..., Any], first: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """``options`` with every text as what its parameter of ``make`` is annotated with; without an annotation it stays text.
 
     ``4`` is an ``int``, ``0.5`` a ``float``, ``true`` or ``no`` a ``bool``, ``none`` is ``None``, ``1,2,3`` a tuple or a list, and what
@@ -285,23 +270,32 @@ def option_values(policy: str, make: Callable[..., Any], options: Mapping[str, A
     Args:
         policy: The policy's name, for the sentence.
         make: The policy's class or the function that makes it.
+        first: How many of its parameters are no options.
         options: Name to what was typed; what is no text is left as it is.
     """
+    if not options:
+        return {}
+    parameters = inspect.signature(make).parameters
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        known = list(parameters)[first:]
+        for option in options:
+            if option not in known:
+                takes = suggestion(option, known) if known else "it takes none"
+                raise PolicyError(f"the policy {policy!r} has no option {option!r}; {takes}")
     return {
-        name: _read(policy, name, value, _annotation(make, name)) if isinstance(value, str) else value
+        name: _read(policy, name, value, _annotation(make, parameters.get(name))) if isinstance(value, str) else value
         for name, value in options.items()
     }
 
 
-def _annotation(make: Callable[..., Any], name: str) -> Any:
+def _annotation(make: Callable[..., Any], parameter: inspect.Parameter | None) -> Any:
     """What a parameter is annotated with; ``Any`` where that is nothing, or a name that cannot be found."""
-    parameter = inspect.signature(make).parameters.get(name)
     if parameter is None or parameter.annotation is parameter.empty:
         return Any
     names = vars(sys.modules.get(make.__module__, typing))
-    holder = type("Holder", (), {"__annotations__": {name: parameter.annotation}})
+    holder = type("Holder", (), {"__annotations__": {parameter.name: parameter.annotation}})
     try:
-        return typing.get_type_hints(holder, globalns=dict(names), include_extras=True)[name]
+        return typing.get_type_hints(holder, globalns=dict(names), include_extras=True)[parameter.name]
     except Exception:  # a name that only a type checker imports
         return Any
 

@@ -10,7 +10,6 @@ Shapes: ``B`` conversations of a batch, ``D`` the backbone's width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +77,7 @@ def answer_ids(
 
 def _continued(model: QwenVla, inputs: BackboneInputs, end: int, max_tokens: int) -> list[list[int]]:
     """The likeliest tokens after each sequence of a batch without padding, up to the token ``end``."""
-    device = inputs.input_ids.device
+    device, weight = inputs.input_ids.device, model.backbone.lm_head.weight
     language, cache = model.backbone.model.language_model, DynamicCache(config=model.backbone.config.text_config)
     found: list[Tensor] = []
     ended = torch.zeros(len(inputs.input_ids), dtype=torch.bool, device=device)
@@ -87,7 +86,8 @@ def _continued(model: QwenVla, inputs: BackboneInputs, end: int, max_tokens: int
         embedded, positions = read.states, read.positions
         while len(found) < max_tokens:
             output = language(inputs_embeds=embedded, position_ids=positions, past_key_values=cache, use_cache=True)
-            tokens = _likeliest(model.backbone, output.last_hidden_state[:, -1].to(model.compute))
+            states = output.last_hidden_state[:, -1].to(model.compute).to(weight.dtype)  # [B, D]
+            tokens = functional.linear(states, weight).float().argmax(dim=-1)  # int64[B], as the language loss computes them
             ended |= tokens == end
             if ended.all():
                 break
@@ -98,9 +98,3 @@ def _continued(model: QwenVla, inputs: BackboneInputs, end: int, max_tokens: int
         return [[] for _ in ended]
     rows: list[list[int]] = torch.stack(found, 1).tolist()
     return [row[: row.index(end)] if end in row else row for row in rows]
-
-
-def _likeliest(backbone: Any, states: Tensor) -> Tensor:
-    """The ids, ``int64[B]``, of the likeliest tokens after ``[B, D]``; computed as the language loss computes them."""
-    weight = backbone.lm_head.weight
-    return functional.linear(states.to(weight.dtype), weight).float().argmax(dim=-1)

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ...envs.errors import suggestion
 from ..api import PolicyError
-from ..images import ImageFit
+from ..conventions import ImageFit
 
 Size = Annotated[int, Field(ge=1)]
 

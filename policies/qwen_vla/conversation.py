@@ -34,6 +34,7 @@ import numpy as np
 from PIL import Image
 
 from ..api import PolicyError
+from ..conventions import check_pixels
 from .end_numbers import NUMBERS
 from .prompt import IM_END, IM_START, IMAGE_PAD, VIEW_TAGS, VISION_END, VISION_START, check_words, view_end, view_start
 from .tokenizer import VIDEO_PAD
@@ -94,7 +95,7 @@ class Still:
     marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_pixels("an image", self.image, 3)
+        check_pixels("an image of a conversation", self.image)
         if self.frame is not None and self.frame < 1:
             raise PolicyError(f"an image is frame {self.frame}; expected 1 or more")
         if self.view is not None and not self.view.strip():
@@ -114,7 +115,7 @@ class Video:
     seconds: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _check_pixels("a video", self.frames, 4)
+        check_pixels("a video of a conversation", self.frames, axes=4)
         if len(self.seconds) != len(self.frames) or not all(time >= 0 for time in self.seconds):
             raise PolicyError(
                 f"a video of {len(self.frames)} frames has times {list(self.seconds)}; expected one of 0 or more for each frame"
@@ -284,16 +285,3 @@ def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _check_pixels(what: str, pixels: np.ndarray, axes: int) -> None:
-    if (
-        not isinstance(pixels, np.ndarray)
-        or pixels.dtype != np.uint8
-        or pixels.ndim != axes
-        or pixels.shape[-1] != 3
-        or 0 in pixels.shape
-    ):
-        found = f"{pixels.dtype}{list(pixels.shape)}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        expected = "[height, width, 3]" if axes == 3 else "[frames, height, width, 3]"
-        raise PolicyError(f"{what} of a conversation is {found}; expected uint8{expected}")

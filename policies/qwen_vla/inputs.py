@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ..api import PolicyError
-from ..images import fit_image
+from ..conventions import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import TOKEN_FIELDS, ModelConfig
 from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Still, Video, fitted, segments

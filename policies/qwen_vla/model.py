@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,8 @@ class QwenVla(nn.Module):
         for module in self.modules():
             if isinstance(module, GradientCheckpointingLayer):  # transformers' blocks, and the expert's
                 module.gradient_checkpointing = id(module) in chosen
-                module._gradient_checkpointing_func = _checkpoint  # type: ignore[assignment]
+                # Nothing in a block is random.
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)  # type: ignore[assignment]
 
     def _language_loss(self, context: Context, inputs: BackboneInputs) -> Loss:
         if inputs.labelled is None or inputs.targets is None:
@@ -257,10 +259,6 @@ class QwenVla(nn.Module):
 
     def _computing(self) -> contextlib.AbstractContextManager[object]:
         return computing(self.value_head.readout.weight.device, self.compute)
-
-
-def _checkpoint(function: Any, *arguments: Any) -> Any:
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)  # nothing in a block is random
 
 
 def _nothing(states: Tensor) -> Loss:

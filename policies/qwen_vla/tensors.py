@@ -14,7 +14,7 @@ import dataclasses
 import fcntl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ def share(model: nn.Module, file: Path, fill: Callable[[], str]) -> str:
     end = _place(tensors, None)
     with file.open("r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)  # until it is closed
-        filled = _filled(opened)
+        filled = int.from_bytes(opened.read(8), "little")  # where the weights end
         if not filled:  # or the process that began to has not finished
             opened.truncate(end)
             _place(tensors, torch.UntypedStorage.from_file(str(file), shared=True, nbytes=end))
@@ -115,12 +115,6 @@ def share(model: nn.Module, file: Path, fill: Callable[[], str]) -> str:
         _place(tensors, torch.UntypedStorage.from_file(str(file), shared=False, nbytes=end))
         opened.seek(end)
         return opened.read().decode()
-
-
-def _filled(opened: BinaryIO) -> int:
-    """Where the weights end in a file that holds them; 0 for one that does not."""
-    opened.seek(0)
-    return int.from_bytes(opened.read(8), "little")
 
 
 def _tensors(model: nn.Module) -> list[list[Tensor]]:

@@ -24,8 +24,7 @@ from ...envs.errors import BadMessageError
 from ...envs.tls import client_context, handshake_failure
 from ...envs.untrusted import one_line
 from ..api import Policy, PolicyError, PolicyLost, Reply, Request
-from ..conventions import differences, find_embodiment, refuse_differences
-from ..images import ImageFit
+from ..conventions import ImageFit, differences, find_embodiment, refuse_differences
 from ..registry import ImageSize, Options, Seconds, read_options
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .wire import (
@@ -54,30 +53,46 @@ class ServerLostError(PolicyError):
     """The server cannot be reached, or does not answer; its policy did nothing wrong."""
 
 
+class Settings(Options):
+    """Options of the remote policy, given as ``--policy-options NAME=VALUE``."""
+
+    layout: str | None = None
+    """The keys of the observations that the server reads."""
+    convention: str | None = None
+    """What the server's numbers mean: name of an embodiment, or a JSON file with one."""
+    horizon: Annotated[int, Field(ge=1)] | None = None
+    """Steps of each answer."""
+    image_size: ImageSize | None = None
+    """Size of an image, where it is not the layout's."""
+    image_fit: ImageFit | None = None
+    """How an image gets that size, where it is not the layout's way."""
+    revision: str | None = None
+    """Names the policy's revision, such as its checkpoint, where the server announces none."""
+    connections: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Most connections at a time, each with one request under way."""
+    timeout: Seconds = 120.0
+    """Seconds that an answer may take."""
+    connect_timeout: Seconds = 20.0
+    """Seconds that a connection may take."""
+    token_file: Path | None = None
+    """File with the token to show; else the environment's VLARIG_POLICY_TOKEN, or on this machine the user's own."""
+    ca_file: Path | None = None
+    """For wss://: file with the certificate of the authority to trust, or the server's own; else the system's are."""
+
+
 class ConnectionPool:
     """Exchanges messages for a caller that waits. Connections are made when they are needed; the first one at once.
 
     Args:
         url: Address of the server, ``ws://`` or ``wss://``.
-        token: Secret to show; empty for none.
-        most: Most connections.
-        timeout: Seconds that an answer may take.
-        connect_timeout: Seconds that a connection may take.
-        encryption: How to check the certificate of a server at ``wss://``.
+        options: Times and number of connections, and how to check the certificate of a server at ``wss://``.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str,
-        most: int,
-        timeout: float,
-        connect_timeout: float,
-        encryption: ssl.SSLContext | None = None,
-    ) -> None:
-        self._url, self._token, self._most = url, token, most
-        self._encryption = encryption
-        self._timeout, self._connect_timeout = timeout, connect_timeout
+    def __init__(self, url: str, options: Settings) -> None:
+        self._url = url
+        self._timeout, self._connect_timeout, self._most = options.timeout, options.connect_timeout, options.connections
+        self._encryption = client_context(options.ca_file) if url.startswith("wss://") else None
+        self._token = shown_token(url, TOKEN_VARIABLE, options.token_file)
         self._idle: list[ClientConnection] = []
         self._greeting: bytes | None = None
         self._loop = BackgroundLoop("vlarig-openpi")
@@ -209,43 +224,6 @@ class ConnectionPool:
         self._idle.clear()
 
 
-class Settings(Options):
-    """Options of the remote policy, given as ``--policy-options NAME=VALUE``."""
-
-    layout: str | None = None
-    """The keys of the observations that the server reads."""
-    convention: str | None = None
-    """What the server's numbers mean: name of an embodiment, or a JSON file with one."""
-    horizon: Annotated[int, Field(ge=1)] | None = None
-    """Steps of each answer."""
-    image_size: ImageSize | None = None
-    """Size of an image, where it is not the layout's."""
-    image_fit: ImageFit | None = None
-    """How an image gets that size, where it is not the layout's way."""
-    revision: str | None = None
-    """Names the policy's revision, such as its checkpoint, where the server announces none."""
-    connections: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Most connections at a time, each with one request under way."""
-    timeout: Seconds = 120.0
-    """Seconds that an answer may take."""
-    connect_timeout: Seconds = 20.0
-    """Seconds that a connection may take."""
-    token_file: Path | None = None
-    """File with the token to show; else the environment's VLARIG_POLICY_TOKEN, or on this machine the user's own."""
-    ca_file: Path | None = None
-    """For wss://: file with the certificate of the authority to trust, or the server's own; else the system's are."""
-
-    def encryption(self, address: str) -> ssl.SSLContext | None:
-        """How to check the certificate of the server at ``address``; ``None`` for one in the clear."""
-        if address.startswith("wss://"):
-            return client_context(self.ca_file)
-        if self.ca_file is not None:
-            raise PolicyError(
-                f"ca_file={self.ca_file} names a certificate to trust, and {address} is not encrypted; write wss://"
-            )
-        return None
-
-
 class OpenpiPolicy(Policy):
     """Plays what an openpi server answers. A batch goes out over several connections at once, so that the server can batch too.
 
@@ -267,11 +245,11 @@ class OpenpiPolicy(Policy):
         if not argument.startswith(("ws://", "wss://")):
             raise PolicyError(f"{argument!r} is no address of a policy server; write openpi:ws://HOST:PORT")
         self._address = argument
-        encryption = options.encryption(argument)
-        token = shown_token(argument, TOKEN_VARIABLE, options.token_file)
-        self._pool = ConnectionPool(
-            argument, token, options.connections, options.timeout, options.connect_timeout, encryption=encryption
-        )
+        if options.ca_file is not None and not argument.startswith("wss://"):
+            raise PolicyError(
+                f"ca_file={options.ca_file} names a certificate to trust, and {argument} is not encrypted; write wss://"
+            )
+        self._pool = ConnectionPool(argument, options)
         try:
             self._announced = self._read_metadata()
             self._settle(options)

@@ -15,7 +15,7 @@ from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ...envs.errors import BadMessageError, suggestion
 from ..api import PolicyError
-from ..images import ImageFit, fit_image
+from ..conventions import ImageFit, fit_image
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ObservationLayout:
         image_prefix: What the keys of images begin with where ``images`` is empty.
         image_group: Key of the map that holds the images; empty where they lie beside the others.
         image_size: Height and width of an image; ``None``: as the env shows it, with its history, ``uint8[M, h, w, 3]``.
-        image_fit: How an image gets that size; one of :func:`vlarig.policies.images.fit_image`'s ways.
+        image_fit: How an image gets that size; one of :func:`vlarig.policies.conventions.fit_image`'s ways.
         channels_first: Whether an image is ``uint8[3, h, w]``, not ``uint8[h, w, 3]``.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class RequestReader:
         self._client_of: dict[int, str] = {}
         self._counts: dict[int, int] = {}
         self._free: list[int] = []
-        self._env_count = 0
+        self._numbers = itertools.count()
 
     def read(self, message: Mapping[str, Any], connection: int) -> Request:
         """The request in ``message``, which came over that connection.
@@ -145,9 +146,5 @@ class RequestReader:
                 raise BadMessageError(
                     f"{key} is at chunk {chunk}, but its first request did not arrive here (was the server restarted?)"
                 )
-            if self._free:
-                client.envs[env] = self._free.pop()
-            else:
-                client.envs[env] = self._env_count
-                self._env_count += 1
+            client.envs[env] = self._free.pop() if self._free else next(self._numbers)
         return client.envs[env]

@@ -22,8 +22,7 @@ from ...envs.api import Needs
 from ...envs.embodiments import Embodiment
 from ...envs.untrusted import first_problem, one_line
 from ..api import Policy, PolicyError, Reply, Request
-from ..conventions import find_embodiment, refuse_differences
-from ..images import ImageFit, fit_image
+from ..conventions import ImageFit, find_embodiment, fit_image, refuse_differences
 from ..registry import ImageSize, Options, Seconds, Views, read_options
 from .vla_eval_sessions import Sessions, pack_payload
 from .wire import refuse_secrets

@@ -97,11 +97,7 @@ def array_as_map(array: object, keys: Sequence[str | bytes]) -> dict[str | bytes
 
 
 def array_in_map(value: dict[Any, Any], keys: Sequence[str | bytes]) -> np.ndarray:
-    """The array that a map with the mark ``keys[0]`` describes, read-only; ``keys`` as for :func:`array_as_map`.
-
-    Raises:
-        BadMessageError: It lacks a key, is of a dtype that does not travel, or the bytes do not fill its shape.
-    """
+    """The array that a map with the mark ``keys[0]`` describes, read-only; ``keys`` as for :func:`array_as_map`."""
     if not value.keys() >= set(keys):
         raise BadMessageError("an array has to be a map of __ndarray__, data, dtype and shape")
     _, data, dtype, shape = (value[key] for key in keys)
@@ -109,11 +105,7 @@ def array_in_map(value: dict[Any, Any], keys: Sequence[str | bytes]) -> np.ndarr
 
 
 def read_dtype(name: object) -> np.dtype[Any]:
-    """The dtype of that name.
-
-    Raises:
-        BadMessageError: It does not travel.
-    """
+    """The dtype of that name, if it travels."""
     if not isinstance(name, str) or name not in DTYPES:
         raise BadMessageError(f"an array of dtype {str(name)[:40]!r}; expected one of {', '.join(DTYPES)}")
     return np.dtype(name)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.images import ImageFit, fit_image
+from vlarig.policies.conventions import ImageFit, fit_image
 
 FITS = get_args(ImageFit)
 

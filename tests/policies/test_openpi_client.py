@@ -25,8 +25,7 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Observation
 from vlarig.harness import register_envs
 from vlarig.policies.api import Request, policy_seed
-from vlarig.policies.conventions import embodiment_to_data
-from vlarig.policies.images import fit_image
+from vlarig.policies.conventions import embodiment_to_data, fit_image
 from vlarig.policies.remote.wire import pack, unpack
 
 

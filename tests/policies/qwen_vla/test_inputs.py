@@ -15,8 +15,7 @@ from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.envs.vlnce.robot import VLNCE_RXR
 from vlarig.policies.api import PolicyError
-from vlarig.policies.conventions import embodiment_named
-from vlarig.policies.images import fit_image
+from vlarig.policies.conventions import embodiment_named, fit_image
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Still, Turn, Video, fitted
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted, prompted
 from vlarig.policies.qwen_vla.named import PRESETS
