@@ -52,18 +52,14 @@ def compile_model(model: QwenVla) -> None:
     model.backbone.model.language_model.compile(dynamic=True)
 
 
-@contextlib.contextmanager
-def attention_for_training(device: torch.device, compute: torch.dtype) -> Iterator[None]:
+def attention_for_training(device: torch.device, compute: torch.dtype) -> contextlib.AbstractContextManager[object]:
     """On a CPU in bfloat16, have attention be plain matrix products, which torch then computes in float32, for the block.
 
     torch's fused attention takes some 1.8 times as long there, backward pass included, at the lengths of this model's prompts, and errs
     as much (torch 2.13). Products and sums in bfloat16 would take two thirds of the time of float32's, and err twice as much.
     """
-    if device.type != "cpu" or compute != torch.bfloat16:
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    plain_products = device.type == "cpu" and compute == torch.bfloat16
+    return sdpa_kernel(SDPBackend.MATH) if plain_products else contextlib.nullcontext()
 
 
 def kernels_in_use() -> dict[str, bool]:

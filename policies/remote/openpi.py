@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from pydantic import Field
 from websockets.asyncio.client import ClientConnection, connect
@@ -28,17 +29,12 @@ from ..conventions import ImageFit, differences, find_embodiment, refuse_differe
 from ..registry import ImageSize, Options, Seconds, read_options
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .wire import (
-    CHUNK,
-    CLIENT,
-    ENV,
-    EPISODE,
     LOST,
     MAX_MESSAGE_BYTES,
     METADATA_KEY,
-    N_ACTION_STEPS,
-    SEED,
     TOKEN_VARIABLE,
     Announcement,
+    OwnKeys,
     pack,
     refuse_secrets,
     unpack,
@@ -345,14 +341,8 @@ class OpenpiPolicy(Policy):
     def _message(self, request: Request) -> dict[str, Any]:
         message = self._layout.message(request.observation, self.needs.images)
         if self._announced is not None:
-            message |= {
-                CLIENT: self._client,
-                ENV: request.env,
-                EPISODE: request.key,
-                CHUNK: request.chunk,
-                SEED: request.seed,
-                N_ACTION_STEPS: request.n_action_steps,
-            }
+            sent = (request.key, request.env, request.chunk, request.seed, request.n_action_steps)
+            message |= msgspec.to_builtins(OwnKeys(self._client, *sent))
         return message
 
     def _actions(self, answer: bytes) -> np.ndarray:

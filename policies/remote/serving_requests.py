@@ -6,31 +6,20 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from ...envs.errors import BadMessageError
 from ..api import Request, policy_seed
 from .openpi_layouts import ObservationLayout
-from .wire import CHUNK, CLIENT, ENV, EPISODE, N_ACTION_STEPS, SEED, Announcement
+from .wire import CLIENT, Announcement, OwnKeys
 
 #: Seconds that the envs of a client without a connection are kept for it: it may have lost one and send its request again.
 GRACE_SECONDS = 60.0
 
 #: What the reader's own names of clients of ours begin with.
 _OURS = "client "
-
-
-class _OurKeys(msgspec.Struct, frozen=True):
-    """What a client of ours adds to an observation; see :mod:`~vlarig.policies.remote.wire`."""
-
-    client: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = msgspec.field(name=CLIENT)
-    key: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(name=EPISODE)
-    env: Annotated[int, msgspec.Meta(ge=0, lt=4096)] = msgspec.field(name=ENV)
-    chunk: Annotated[int, msgspec.Meta(ge=0, lt=10**9)] = msgspec.field(name=CHUNK)
-    seed: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name=SEED)
-    n_action_steps: Annotated[int, msgspec.Meta(ge=0, lt=1000)] = msgspec.field(name=N_ACTION_STEPS)
 
 
 @dataclass
@@ -90,7 +79,7 @@ class RequestReader:
         count = self._counts.get(connection, 0)
         if CLIENT in message:
             try:
-                ours = msgspec.convert(message, _OurKeys)
+                ours = msgspec.convert(message, OwnKeys)
             except msgspec.ValidationError as error:
                 raise BadMessageError(f"a request of a client of ours: {error}") from None
             key, chunk, seed, n_action_steps = ours.key, ours.chunk, ours.seed, ours.n_action_steps

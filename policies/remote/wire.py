@@ -185,16 +185,24 @@ METADATA_KEY = "vlarig"
 #: Raised when the keys below, or those of a request, change their meaning.
 ANNOUNCEMENT_VERSION = 2
 
-#: Keys that a client adds to a request where the server announced itself: the client (a text of the client's own, the same on all its
-#: connections), and :class:`~vlarig.policies.api.Request`'s fields.
-CLIENT, ENV, EPISODE, CHUNK, SEED, N_ACTION_STEPS = (
-    "vlarig/client",
-    "vlarig/env",
-    "vlarig/key",
-    "vlarig/chunk",
-    "vlarig/seed",
-    "vlarig/n_action_steps",
-)
+#: What the keys of our own begin with: those below and :data:`CLIENT`, by which the server knows a request of a client of ours.
+_OWN = "vlarig/"
+CLIENT = f"{_OWN}client"
+
+
+class OwnKeys(msgspec.Struct, frozen=True, rename=lambda name: _OWN + name):
+    """What a client adds to a request where the server announced itself, as ``vlarig/client`` and so on.
+
+    That is the client, a text of its own that is the same on all its connections, and fields of :class:`~vlarig.policies.api.Request`.
+    """
+
+    client: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+    env: Annotated[int, msgspec.Meta(ge=0, lt=4096)]
+    chunk: Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    n_action_steps: Annotated[int, msgspec.Meta(ge=0, lt=1000)]
+
 
 #: Beginning of the text that the server sends where an episode is lost through no fault of its client; the client may begin it again.
 LOST = "vlarig/lost: "
