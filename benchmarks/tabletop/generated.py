@@ -18,7 +18,7 @@ from ...envs.api import Protocol
 from ..suite import Task
 from .long_tasks import LONG
 from .protocols import randomized, ranges_of
-from .sampler import things
+from .sampler import as_data
 from .scenes import PLACEMENTS, SCENES, SEED, Layout, contents, layout_of
 from .short_tasks import SHORT
 from .suite import STANDARD as ONE_TASK
@@ -54,7 +54,7 @@ def made(task: str, initial_state: int, scene: Layout) -> dict[str, Any] | None:
     wording = template.words[int(rng.integers(len(template.words)))]
     return {
         "instruction": wording.format(**found.words),
-        **things(scene.spots, scene.yaws, scene.trays, scene.zones),
+        **as_data(scene.spots, scene.yaws, scene.trays, scene.zones),
         "goal": found.goal,
         "program": found.program,
     }

@@ -68,10 +68,10 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
         if fits(spots, names, tray_names, zone_names) and _suits(goal, spots, names):
             break
     yaws = {name: round(rng.uniform(-0.78, 0.78), 4) for name in names}
-    return {"instruction": instruction, **things(spots, yaws, tray_names, zone_names), "goal": goal}
+    return {"instruction": instruction, **as_data(spots, yaws, tray_names, zone_names), "goal": goal}
 
 
-def things(
+def as_data(
     spots: Mapping[str, np.ndarray], yaws: Mapping[str, float], trays: Sequence[str], zones: Sequence[str]
 ) -> dict[str, Any]:
     """``objects``, ``trays`` and ``zones`` as plain data; the objects are those with a yaw. Names begin with a colour."""
