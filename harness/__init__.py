@@ -10,7 +10,6 @@ and from programs ``evaluator``) and ``rollouts``. Around them:
 - ``reporting``: the display, the event log and the diagnosis of a sweep;
 - ``gym``: suites as Gymnasium environments;
 - ``contract``: the tests of what is promised of every suite;
-- ``new_benchmark``: the files of a benchmark of a user's own;
 - ``commands``: the commands of the command line.
 
 Importing this package loads nothing; its members are loaded where they are first used.

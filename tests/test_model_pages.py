@@ -17,7 +17,7 @@ from third_party.environments import environment
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.embodiments import Embodiment
 from vlarig.harness.command_line import parse
-from vlarig.harness.commands.serve import ServePolicy
+from vlarig.harness.commands.policy import ServePolicy
 from vlarig.harness.commands.sweep import _Command
 from vlarig.harness.plan import SweepConfig
 from vlarig.policies.api import Policy, PolicyError, Request

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
 from rich.text import Text
 
-from ...benchmarks.registry import load_suite, load_suites
+from ...benchmarks.registry import load_suite, load_suites, suite_names
 from ...benchmarks.suite import Suite, Task, refuse_unknown_tasks
 from ...envs.api import Camera, Episode, Protocol
 from ...envs.background import run_to_end
@@ -24,11 +26,13 @@ from ..assets.bundle import locate_bundle
 from ..children.simulator import WorkerSpec, encoded, worker_answers
 from ..command_line import parse
 from ..machines.fleets import LocalFleet, listed_fleet
-from ..new_benchmark import new_benchmark
 from ..preparation import prepare, prepared_hash, with_prepared, with_read
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
 from ..termination import sigterm_interrupts, until_sigterm
+
+#: The files of a benchmark of one's own.
+TEMPLATE = Path(__file__).with_name("template")
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
 LEAST_TITLE = 30
@@ -148,6 +152,26 @@ def write_new(config: NewConfig) -> int:
     for line in commands:
         console.print(f"next: {line}" if line is commands[0] else f"      {line}")
     return 0
+
+
+def new_benchmark(name: str, folder: Path) -> list[Path]:
+    """Write the files of a new benchmark and its suite to a folder that is made, or empty; those that were written, in order."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise VlarigError(f"{name!r} cannot be the name of a benchmark; use small letters, digits and _, as in my_bench")
+    if name in suite_names():
+        raise VlarigError(f"there is a suite {name!r} already; take another name")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise VlarigError(f"{folder} holds something already; name another folder by --to")
+    names = {"name": name, "NAME": name.upper(), "Name": "".join(word.capitalize() for word in name.split("_"))}
+    written = []
+    for template in sorted(TEMPLATE.rglob("*.template")):
+        relative = template.relative_to(TEMPLATE).with_suffix("")
+        parts = [f"vlarig_{name}" if part == "package" else part.replace("NAME", name) for part in relative.parts]
+        file = folder.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(Template(template.read_text(encoding="utf-8")).substitute(names), encoding="utf-8")
+        written.append(file)
+    return written
 
 
 def show_list() -> int:

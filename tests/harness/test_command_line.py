@@ -11,7 +11,7 @@ import pytest
 
 from vlarig.harness import cli
 from vlarig.harness.command_line import parse
-from vlarig.harness.commands.assets import Fetch
+from vlarig.harness.commands.runtime import Fetch
 
 #: Commands with subcommands, and these.
 SUBCOMMANDS = {

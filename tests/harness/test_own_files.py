@@ -16,7 +16,7 @@ from rich.console import Console
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
-from vlarig.harness.commands import serve
+from vlarig.harness.commands import policy as policy_command
 from vlarig.harness.run_folder import Evaluation
 from vlarig.policies.remote.serving import PolicyServer
 from vlarig.training.data.mixture_file import find_stream
@@ -115,11 +115,11 @@ def test_a_server_announces_the_checkpoint_that_an_option_names(toy_home: Path, 
     async def announced(server: PolicyServer) -> None:
         revisions.append(server.announcement.revision)
 
-    monkeypatch.setattr(serve, "_serve", announced)
+    monkeypatch.setattr(policy_command, "_serve", announced)
     words = ["--policy", "my_served_x:Loading", "--policy-options", "checkpoint=w.npy", "--embodiment", "libero_panda"]
     for gain in (0.1, 0.2):
         np.save("w.npy", np.float32(gain), allow_pickle=False)
-        assert serve.serve_policy(words) == 0
+        assert policy_command.serve_policy(words) == 0
     assert revisions[0] != revisions[1]
     assert all(" checkpoint=w.npy " in each and " w.npy=" in each for each in revisions)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import Cli
 
-from vlarig.harness.new_benchmark import new_benchmark
+from vlarig.harness.commands.envs import new_benchmark
 from vlarig.harness.runtimes.runtime import add_runtime
 from vlarig.results.manifest import Manifest
 

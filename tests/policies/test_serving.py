@@ -37,7 +37,7 @@ from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.harness import evaluate
-from vlarig.harness.commands.serve import ServePolicy
+from vlarig.harness.commands.policy import ServePolicy
 from vlarig.policies.api import Policy, PolicyError, Reply, Request
 from vlarig.policies.batching import Batching
 from vlarig.policies.conventions import embodiment_to_data

@@ -14,7 +14,7 @@ from layout_runs import play
 from sample_runs import make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import pages, runs, tables
+from vlarig.harness.commands import runs, tables
 from vlarig.results.ledger import Ledger
 from vlarig.results.measures import read_run
 from vlarig.results.pages.following import Follower
@@ -146,19 +146,19 @@ def test_a_name_that_is_no_text(folder: Path, capsys: pytest.CaptureFixture) -> 
 
 def test_a_site_is_built_without_the_run_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
     edit(folder / "bad", f"{SUITE}.protocol", "{}")
-    assert pages.page(["runs/bad", "runs/good", "runs/gone", "--out", "site"]) == 1
+    assert runs.page(["runs/bad", "runs/good", "runs/gone", "--out", "site"]) == 1
     error = capsys.readouterr().err
     assert "vlarig: bad is left out: runs/bad/manifest.json is no manifest" in error and "unknown run 'gone'" in error
     index = Path("site/index.html").read_text()
     assert "run-good.html" in index and "runs/bad/manifest.json is no manifest" in index and "run-bad" not in index
     with pytest.raises(VlarigError, match="is no manifest"):
-        pages.page(["runs/bad", "--out", "other"])
+        runs.page(["runs/bad", "--out", "other"])
     assert not Path("other").exists()
 
 
 def test_damage_that_shows_only_on_an_episodes_page_costs_that_run_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
     change(folder / "bad", "UPDATE episodes SET actions = substr(actions, 1, 40) WHERE initial_state = 1")
-    assert pages.page(["runs/bad", "runs/good", "--out", "site"]) == 1
+    assert runs.page(["runs/bad", "runs/good", "--out", "site"]) == 1
     assert "bad is left out: the ledger runs/bad/ledger.sqlite holds a damaged record" in capsys.readouterr().err
     assert "run-bad" not in Path("site/index.html").read_text()
     assert not Path("site/run-bad.html").exists() and not Path("site/data/bad").exists()

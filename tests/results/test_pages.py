@@ -24,7 +24,7 @@ from sample_runs import PROTOCOL, TASKS, hasty_ledger, make_episode, make_manife
 
 from vlarig.benchmarks.published import TABLES, PublishedColumn, load_table
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import pages
+from vlarig.harness.commands import runs
 from vlarig.results.comparison import compare_runs
 from vlarig.results.ledger import Ledger
 from vlarig.results.pages import addresses
@@ -695,11 +695,11 @@ def test_a_build_reads_one_moment_while_the_run_goes_on(tmp_path):
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_run(Path("runs/one"))
-    assert pages.page(["one", "runs/one", "--out", "site", "--title", "Mine"]) == 0
+    assert runs.page(["one", "runs/one", "--out", "site", "--title", "Mine"]) == 0
     output = capsys.readouterr().out
     assert re.search(r"1 run: \d+ files, \d+\.\d MB; \d+ new or changed, 0 removed\nopen site/index.html", output)
     assert "<h1>Mine</h1>" in Path("site/index.html").read_text()
-    assert pages.page(["one", "--out", "site", "--title", "Mine"]) == 0
+    assert runs.page(["one", "--out", "site", "--title", "Mine"]) == 0
     assert "; 0 new or changed, 0 removed" in capsys.readouterr().out
 
 
@@ -716,7 +716,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
         (["one", "--out", "full"], "full holds other files"),
     ]:
         with pytest.raises(VlarigError, match=re.escape(sentence)):
-            pages.page(words)
+            runs.page(words)
     assert not Path("site").exists()
 
 
@@ -726,14 +726,14 @@ def test_a_damaged_ledger_is_one_sentence(tmp_path, monkeypatch):
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute("UPDATE episodes SET actions = x'00' WHERE initial_state = 3 AND task = 'stack'")
     with pytest.raises(VlarigError, match=r"holds a damaged record of tabletop/standard@1/stack/base/3/0"):
-        pages.page(["one", "--out", "site"])
+        runs.page(["one", "--out", "site"])
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute("UPDATE episodes SET seconds = '[1]' WHERE initial_state = 3 AND task = 'stack'")
     with pytest.raises(VlarigError, match=r"holds a damaged record of tabletop/standard@1/stack/base/3/0"):
-        pages.page(["one", "--out", "site"])
+        runs.page(["one", "--out", "site"])
     (run / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
     with pytest.raises(VlarigError, match="ledger"):
-        pages.page(["one", "--out", "site"])
+        runs.page(["one", "--out", "site"])
 
 
 def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):
@@ -741,7 +741,7 @@ def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):
     make_run(Path("runs/one"))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(VlarigError, match=re.escape("pip install 'vlarig[results]'")):
-        pages.page(["one", "--out", "site"])
+        runs.page(["one", "--out", "site"])
 
 
 # Following.

@@ -18,7 +18,7 @@ import pytest
 from sample_runs import make_record, make_run
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.commands import pages
+from vlarig.harness.commands import runs
 from vlarig.results.ledger import Ledger
 from vlarig.results.pages.following import Follower
 from vlarig.results.pages.serving import PageServer
@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_or_is_none_is_one_sentence(run, tmp_path):
 
 
 def test_the_command_serves_until_it_is_interrupted(run, tmp_path):
-    code = "import sys; from vlarig.harness.commands.pages import view; sys.exit(view(sys.argv[1:]))"
+    code = "import sys; from vlarig.harness.commands.runs import view; sys.exit(view(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code, "--port", "0"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"},
@@ -216,14 +216,14 @@ def test_names_that_are_no_runs_hide_no_run(run, tmp_path, monkeypatch, capsys):
     """The shell puts whatever lies beside runs in the place of runs/*."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "notes.txt").write_text("mine")
-    folders, refused = pages._folders((Path("runs/notes.txt"), Path("runs/expert")))
+    folders, refused = runs._folders((Path("runs/notes.txt"), Path("runs/expert")))
     assert [folder.name for folder in folders()] == ["expert"] and refused[0][0] == "notes.txt"
 
 
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(VlarigError, match="there is no folder runs; sweep something first"):
-        pages.view([])
+        runs.view([])
     make_run(tmp_path / "runs" / "expert")
     with pytest.raises(VlarigError, match="did you mean expert"):
-        pages.view(["expart"])
+        runs.view(["expart"])

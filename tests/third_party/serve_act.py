@@ -25,7 +25,7 @@ from lerobot.policies.utils import prepare_observation_for_inference
 
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
-from vlarig.harness.commands.serve import serve_policy
+from vlarig.harness.commands.policy import serve_policy
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.registry import load_policy
 
