@@ -23,8 +23,7 @@ from ...results.runs import evaluations_of, find_run
 from ..assets.bundle import find_bundle, locate_bundle
 from ..command_line import parse
 from ..reporting.explanation import explain, gather
-from ..runtimes.install import check_imports
-from ..runtimes.runtime import Runtime, RuntimeState, list_runtimes
+from ..runtimes.runtime import Runtime, RuntimeState, check_imports, list_runtimes
 from ..runtimes.spec import choose_renderer, load_spec
 from ..screen import Screen
 from ..sizing import Machine

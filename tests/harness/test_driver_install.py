@@ -8,11 +8,9 @@ import pytest
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.runtimes import drivers
-from vlarig.harness.runtimes import install as installation
 from vlarig.harness.runtimes import runtime as runtimes
 from vlarig.harness.runtimes import spec as runtime_spec
-from vlarig.harness.runtimes.drivers import LAVAPIPE, find_driver, private_folder
-from vlarig.harness.runtimes.install import install_driver, own_sources
+from vlarig.harness.runtimes.drivers import LAVAPIPE, find_driver, install_driver, own_sources, private_folder
 
 #: Writes down how it was called and with which sources, and brings two packages unless it is set to fail.
 APT_GET = """
@@ -96,8 +94,8 @@ def world(tmp_path, monkeypatch):
     for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES", "LD_LIBRARY_PATH", "VLARIG_RENDERER"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(drivers, "SYSTEM_FOLDERS", ())
-    monkeypatch.setattr(installation, "APT_SOURCES", tmp_path / "apt")
-    monkeypatch.setattr(installation, "OS_RELEASE", tmp_path / "os-release")
+    monkeypatch.setattr(drivers, "APT_SOURCES", tmp_path / "apt")
+    monkeypatch.setattr(drivers, "OS_RELEASE", tmp_path / "os-release")
     (tmp_path / "apt" / "sources.list.d").mkdir(parents=True)
     (tmp_path / "apt" / "sources.list.d" / "debian.sources").write_text(DEB822)
     (tmp_path / "os-release").write_text('ID=debian\nVERSION_CODENAME=bookworm\nNAME="Debian GNU/Linux"\n')

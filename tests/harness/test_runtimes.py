@@ -13,7 +13,6 @@ import pytest
 from uv import find_uv_bin
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.runtimes import install as runtime_install
 from vlarig.harness.runtimes import runtime as runtimes
 from vlarig.harness.runtimes import spec as runtime_spec
 
@@ -138,7 +137,7 @@ def uv(tmp_path, monkeypatch):
     )
     path.write_text("#!/bin/sh\n" + script.replace("NOTES", str(calls)).replace("UV ", f"{find_uv_bin()} "))
     path.chmod(0o755)
-    monkeypatch.setattr(runtime_install, "_uv", lambda: str(path))
+    monkeypatch.setattr(runtimes, "_uv", lambda: str(path))
     return lambda: [line.partition("|") for line in calls.read_text().splitlines() if "pip" in line]
 
 
@@ -163,7 +162,7 @@ def test_uv_gets_pips_settings(locks, monkeypatch, uv, tmp_path):
     install()
     assert uv()[-1][0] == "/wheels,/more"
     monkeypatch.setenv("PIP_FIND_LINKS", "/mine")
-    assert runtime_install.package_settings()["UV_FIND_LINKS"] == "/mine"
+    assert runtimes.package_settings()["UV_FIND_LINKS"] == "/mine"
     monkeypatch.setenv("UV_FIND_LINKS", "/uvs")
     runtimes.remove_runtime("toy")
     install()
@@ -176,12 +175,12 @@ def test_pips_index_is_uvs_unless_uv_has_one(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     monkeypatch.delenv("UV_INDEX_URL", raising=False)
-    assert runtime_install.package_settings()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
+    assert runtimes.package_settings()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
     monkeypatch.setenv("UV_INDEX_URL", "https://uvs.example")
-    assert "UV_DEFAULT_INDEX" not in runtime_install.package_settings()
+    assert "UV_DEFAULT_INDEX" not in runtimes.package_settings()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    assert runtime_install.package_settings() == {}
+    assert runtimes.package_settings() == {}
 
 
 def test_without_graphics_it_is_installed_and_the_missing_library_named(locks, monkeypatch):
