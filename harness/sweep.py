@@ -52,10 +52,10 @@ from .plan import (
 from .policy_state import PolicyState
 from .replay import Replay, film_run
 from .replicas import replicated_policy
-from .reporting.events import Note, SessionEvent, SuiteEvent, TimeBreakdown
+from .reporting.display import live_display
+from .reporting.events import SessionEvent, SuiteEvent, TimeBreakdown
 from .reporting.logs import LIBRARY_LOG, EventLog, library_messages, log_of
-from .reporting.progress import Progress, SavingTime
-from .reporting.reporter import Reporter, live_display
+from .reporting.progress import Progress, Reporter, SavingTime
 from .run_folder import Evaluation, as_begun, run_folder, use_siblings
 from .sinks import BoundsWatch, LedgerSink, Sink
 from .sizing import Machine
@@ -235,17 +235,17 @@ def _logged_session(config: SweepConfig, policy: Policy, progress: Progress, eve
 
 def _film(config: SweepConfig, run: Path, event_log: EventLog) -> list[Replay]:
     """Make the films that are wanted, and write notes of it; the console shows more."""
-    event_log.write(Note(level="info", text=f"filming {config.video}"))
+    event_log.note(f"filming {config.video}")
     unfilmed = film_run(run, config.video, event_log.console, config.workers)
-    event_log.write(Note(level="info", text=f"films: {run / 'videos'}; {len(unfilmed)} could not be made"))
+    event_log.note(f"films: {run / 'videos'}; {len(unfilmed)} could not be made")
     return unfilmed
 
 
 def _fault_summary(progress: Progress, attempt: Attempt, times: int, run: Path) -> str:
     """The message at the end of a sweep that gave episodes up."""
-    given_up = progress.counts().errors
+    given_up, failed = progress.counts().errors, len(progress.attempts)
     return (
-        f"{given_up} episode{'s were' if given_up > 1 else ' was'} given up. The commonest error, in {times} of {progress.faults} "
+        f"{given_up} episode{'s were' if given_up > 1 else ' was'} given up. The commonest error, in {times} of {failed} "
         f"failed attempts: {attempt.kind}: {attempt.message.rstrip('.')}. See {log_of(run, attempt)}"
     )
 

@@ -27,7 +27,7 @@ from ...results.runs import CELLS, DEFAULT_RUNS
 from ...results.tables import RunTable, run_table
 from ..command_line import parse
 from ..plan import SweepConfig
-from ..reporting.events import Note, Result, TaskResult
+from ..reporting.events import Result, TaskResult
 from ..reporting.logs import EventLog
 from ..run_folder import Evaluation
 from ..screen import Screen
@@ -39,9 +39,6 @@ FIELDS = ("latency", "meanwhile", "n_action_steps", "protocol")
 
 #: Parts of the initial states on which a setting is chosen, and measured.
 CHOOSING, MEASURING = "1/2", "2/2"
-
-Sweep = Callable[[SweepConfig], int]
-"""Runs a sweep, and returns its exit status."""
 
 
 def parse_axes(words: Sequence[str]) -> dict[str, list[str]]:
@@ -86,7 +83,9 @@ def make_grid(policies: Sequence[str], axes: dict[str, list[str]]) -> Grid:
     return Grid(axes, cells)
 
 
-def run_grid(config: SweepConfig, policies: Sequence[str], axes: dict[str, list[str]], sweep: Sweep) -> tuple[Grid, int]:
+def run_grid(
+    config: SweepConfig, policies: Sequence[str], axes: dict[str, list[str]], sweep: Callable[[SweepConfig], int]
+) -> tuple[Grid, int]:
     """Sweep every cell, choose the best, and measure it; the grid with its exit status.
 
     A cell with episodes that were given up, or whose sweep fails, leaves the choice open: the same command goes on.
@@ -95,7 +94,7 @@ def run_grid(config: SweepConfig, policies: Sequence[str], axes: dict[str, list[
         config: What the cells share.
         policies: The policies.
         axes: Name to values.
-        sweep: Runs a cell.
+        sweep: Runs a cell, and returns its exit status.
     """
     for name, value in {"shard": config.shard, "part": config.part, "fresh": config.fresh}.items():
         if value:
@@ -255,7 +254,7 @@ def _failure_events(event_log: EventLog) -> Iterator[None]:
             raise
         status = 2 if isinstance(error, VlarigError) else exit_status(error) if isinstance(error, KeyboardInterrupt) else 1
         message = str(error) if status > 1 else f"{type(error).__name__}: {error}"
-        event_log.write(Note(level="error", text=message or "interrupted"))
+        event_log.note(message or "interrupted", "error")
         event_log.write(_result(event_log, status))
         raise
 

@@ -90,25 +90,19 @@ class Evidence:
         run: Folder of the run.
         manifest: Its manifest.
         tally: Its episodes, counted.
-        holder: The process that is writing it; ``None`` where none is.
         sessions: Number of sessions, by the ledger.
         session: The latest session that played, else the latest in the log; ``None`` where the log has none.
         attempts: Its failed attempts, of all sessions.
-        spent: Env seconds by activity of all finished episodes, by the ledger; empty where there is a session.
         not_understood: Lines of the log that are cut short or of another version.
-        free: Bytes that are free on its disk.
     """
 
     run: Path
     manifest: Manifest
     tally: Tally
-    holder: str | None
     sessions: int
     session: SessionEvidence | None
     attempts: list[Attempt]
-    spent: dict[str, float]
     not_understood: int
-    free: int
 
 
 def gather(run: Path) -> Evidence:
@@ -126,18 +120,15 @@ def gather(run: Path) -> Evidence:
             sessions[event.session].take(event)
     played = [session for session in sessions.values() if session.breakdown.chunks] or list(sessions.values())
     with Ledger.open_read_only(run) as ledger:
-        count, attempts, records = len(ledger.sessions()), ledger.attempts(), [] if played else ledger.records()
+        count, attempts = len(ledger.sessions()), ledger.attempts()
     return Evidence(
         run=run,
         manifest=manifest,
         tally=run_table(run).total,
-        holder=lock_holder(run),
         sessions=count,
         session=played[-1] if played else None,
         attempts=attempts,
-        spent={name: sum(record.seconds.get(name, 0.0) for record in records) for name in ACTIVITIES},
         not_understood=not_understood,
-        free=shutil.disk_usage(run).free,
     )
 
 
@@ -146,7 +137,7 @@ def explain(evidence: Evidence) -> list[str]:
     session = evidence.session
     if session is None:
         return [_headline(evidence), *_without_log(evidence)]
-    breakdown = session.breakdown
+    breakdown, log = session.breakdown, evidence.run / "logs" / LIBRARY_LOG
     return [
         _headline(evidence),
         *_phases(evidence, session),
@@ -156,14 +147,14 @@ def explain(evidence: Evidence) -> list[str]:
         *_busyness(evidence, session, breakdown),
         "",
         *_why(evidence, session, breakdown),
-        *_libraries(evidence),
+        *([f"libraries warned of something: see {log}"] if log.exists() else []),
     ]
 
 
 def _headline(evidence: Evidence) -> str:
     tally = evidence.tally
-    if evidence.holder:
-        state = f"being written by {evidence.holder}"
+    if holder := lock_holder(evidence.run):
+        state = f"being written by {holder}"
     elif tally.complete:
         state = "complete"
     else:
@@ -226,7 +217,7 @@ def _busyness(evidence: Evidence, session: SessionEvidence, breakdown: TimeBreak
         yield _line("machine", f"{session.load:.1f}", f"load on average, on {session.started.cores} cores")
     if evidence.attempts:
         yield _line("attempts", str(len(evidence.attempts)), f"failed ({_kinds(evidence)}), in all sessions")
-    yield _line("disk", f"{evidence.free / 2**30:.1f}", "GiB free")
+    yield _line("disk", f"{shutil.disk_usage(evidence.run).free / 2**30:.1f}", "GiB free")
     if len(session.breakdowns) > 1:
         yield ""
         yield "by suite"
@@ -315,23 +306,19 @@ def _kinds(evidence: Evidence) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
-def _libraries(evidence: Evidence) -> Iterator[str]:
-    log = evidence.run / "logs" / LIBRARY_LOG
-    if log.exists():
-        yield f"libraries warned of something: see {log}"
-
-
 def _without_log(evidence: Evidence) -> Iterator[str]:
     """The report from the ledger alone."""
     if evidence.not_understood:
         yield "The log of where its time went was written by another version of vlarig, whose own doctor reads it."
     else:
         yield "There is no log of where its time went: the run was merged of shards, or its logs/ cannot be written."
-    total = sum(evidence.spent.values())
-    if total:
+    with Ledger.open_read_only(evidence.run) as ledger:
+        records = ledger.records()
+    spent = {name: sum(record.seconds.get(name, 0.0) for record in records) for name in ACTIVITIES}
+    if total := sum(spent.values()):
         yield ""
         yield "where the envs' time went, in finished episodes"
-        for name, seconds in evidence.spent.items():
+        for name, seconds in spent.items():
             yield _line(name, percent(share(seconds, total)), "")
     yield "not known: how busy workers, policy and driver were, how large the batches, and what starts and restarts took"
     for verdict in _failures(evidence, TimeBreakdown()):

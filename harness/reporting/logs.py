@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 from rich.console import Console
@@ -83,25 +84,24 @@ class EventLog:
         )
         if self._log is None:
             self._early.append(event)
-        if self._log is None and self._stream is None:
-            return
         line = line_of(event)
         for writer in (self._log, self._stream):
             if writer is not None:
                 writer.write(line)
 
+    def note(self, text: str, level: Literal["info", "warning", "error"] = "info") -> None:
+        """Write a message as an event, without showing it."""
+        self.write(Note(level=level, text=text))
+
     def say(self, text: str, style: str | None = None) -> None:
         """Show the user a message, and write it as an event."""
-        self._show(text, style)
-        self.write(Note(level="info", text=text))
+        self.console.print(Text(text), style=style, soft_wrap=True)
+        self.note(text)
 
     def warn(self, text: str) -> None:
         """Show the user a warning, and write it as an event."""
-        self._show(text, "yellow")
-        self.write(Note(level="warning", text=text))
-
-    def _show(self, text: str, style: str | None) -> None:
-        self.console.print(Text(text), style=style, soft_wrap=True)
+        self.console.print(Text(text), style="yellow", soft_wrap=True)
+        self.note(text, "warning")
 
     def when_reader_leaves(self, act: Callable[[], None]) -> None:
         """Call ``act``, from some thread, when the stream's reader closes it; at once where it is closed already."""
@@ -127,13 +127,12 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: int | None = None
+        self._file: FileIO | None = None
 
     def write(self, line: bytes) -> None:
         try:
-            if self._file is None:
-                self._file = self._open()
-            _write_all(self._file, line)
+            self._file = self._file or self._open()
+            _write_all(self._file.fileno(), line)
         except OSError:
             self.close()  # the next line opens it again, and ends the one that was cut short
             raise
@@ -141,19 +140,16 @@ class LogFile:
     def close(self) -> None:
         """Close the file; a further line opens it again."""
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
-    def _open(self) -> int:
+    def _open(self) -> FileIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        torn = False
-        if self._path.is_file() and (size := self._path.stat().st_size):
-            with self._path.open("rb") as file:
-                file.seek(size - 1)
-                torn = file.read(1) != b"\n"
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if torn:
-            os.write(file, b"\n")
+        file = self._path.open("a+b", buffering=0)
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
         return file
 
 

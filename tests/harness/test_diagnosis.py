@@ -49,9 +49,7 @@ def doctor(capsys) -> list[str]:
     assert sum(float(words[1]) for words in found) == pytest.approx(100, abs=0.5 * len(found))
     verdicts = output.partition("why, the most weighty first\n")[2].splitlines()
     assert [verdict.partition(". ")[0] for verdict in verdicts] == [f"{number}" for number in range(1, len(verdicts) + 1)]
-    return [
-        verdict.partition(". ")[2] for verdict in verdicts if not re.search("Starting the workers|Loading the policy", verdict)
-    ]
+    return [verdict.partition(". ")[2] for verdict in verdicts if not re.search("Starting workers|Loading the policy", verdict)]
 
 
 @pytest.mark.slow

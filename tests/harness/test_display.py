@@ -14,9 +14,9 @@ from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.machines.fleets import LocalFleet
+from vlarig.harness.reporting.display import display, line
 from vlarig.harness.reporting.events import TimeBreakdown
 from vlarig.harness.reporting.progress import Progress
-from vlarig.harness.reporting.reporter import display, line
 from vlarig.policies.member_queue import Load
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally
@@ -40,7 +40,7 @@ def shown(progress: Progress, activities: Counter[str], width: int = 120) -> str
 
 def test_it_shows_counts_intervals_rate_envs_and_shares(progress: Progress) -> None:
     text = shown(progress, Counter(simulate=5, policy=2, idle=1))
-    assert progress.episodes >= 8
+    assert progress.total().episodes >= 8
     assert f"{progress.tasks['toy', 'reach_red'].finished}/20" in text
     for words in (
         " % [",
@@ -82,7 +82,7 @@ def breakdown_parts(text: str) -> list[str]:
 
 def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
     attempt = Attempt("toy/standard@1/reach_red/base/3/0", 1, "hang", "no answer in time", "worker-0")
-    left = progress.left
+    left = progress.counts().missing
     asyncio.run(progress.fault(attempt))
     asyncio.run(progress.fault(replace(attempt, number=2, gave_up=True)))
     text = shown(progress, Counter())
@@ -90,7 +90,7 @@ def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
         text.split()
     )
     assert "1 errors" in text
-    assert progress.left == left - 1
+    assert progress.counts().missing == left - 1
     assert "1 errors, 2 failed attempts" in line(progress)
 
 
@@ -103,7 +103,7 @@ def test_envs_are_never_idle_for_longer_than_they_did_nothing_else(monkeypatch: 
     breakdown = counted.breakdowns["toy"]
     breakdown.simulate, breakdown.saving = 1.6, 0.1
     clock[0] = 1.0
-    counted.look(resetting=0, without_work=1, occupied=1, died=0)
+    counted.look(workers=1, num_envs=2, resetting=0, without_work=1, occupied=1, died=0)
     breakdown = counted.breakdown()
     assert (breakdown.env_seconds, breakdown.idle, breakdown.rest) == (2.0, pytest.approx(0.3), pytest.approx(0.0))
 

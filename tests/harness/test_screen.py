@@ -12,9 +12,9 @@ from rich.console import Console
 from sample_runs import make_run
 
 from vlarig.harness import cli
+from vlarig.harness.reporting.display import display, live_display
 from vlarig.harness.reporting.logs import EventLog
 from vlarig.harness.reporting.progress import Progress
-from vlarig.harness.reporting.reporter import display, live_display
 from vlarig.harness.screen import Screen
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally

@@ -254,7 +254,7 @@ def test_impossible_plans_are_refused(call):
 
 
 def test_what_is_shown_while_a_sweep_runs_needs_no_scipy():
-    modules = "sys, vlarig.harness.reporting.reporter, vlarig.results.tables as tables"
+    modules = "sys, vlarig.harness.reporting.display, vlarig.results.tables as tables"
     code = f"import {modules}; tables.Tally(3, 3, 2).interval; print('scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
