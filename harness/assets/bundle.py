@@ -32,7 +32,7 @@ class Bundle:
     @property
     def identity(self) -> str:
         """The bundle's identity in a run's manifest: equal for equal files on every machine."""
-        return self.contents.identity
+        return f"{self.contents.summary}; sha256 {self.contents.digest[:12]}"
 
     @property
     def variable(self) -> str:

@@ -163,11 +163,6 @@ class Contents:
             )
         return "; ".join(said)
 
-    @property
-    def identity(self) -> str:
-        """The summary with the digest: what a run's manifest records."""
-        return f"{self.summary}; sha256 {self.digest[:12]}"
-
 
 def check_files(spec: BundleSpec, folder: Path) -> Contents:
     """Hash every file of the bundle in ``folder``."""

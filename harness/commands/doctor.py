@@ -63,21 +63,19 @@ def examine() -> list[Finding]:
     states = list_runtimes()
     with ThreadPoolExecutor() as pool:
         about_runtimes = pool.map(lambda state: list(_runtime(state, states)), states)
-        findings = [_python(), _vlarig(), _uv()]
+        findings = [
+            Finding("ok", "python", f"{platform.python_version()} ({sys.executable})"),
+            Finding("ok", "vlarig", f"{version('vlarig')} ({Path(__file__).parents[2]})"),
+            _uv(),
+        ]
         for some in about_runtimes:
             findings += some
     suites, broken = load_suites()
     findings += [Finding("broken", f"suite {name}", reason) for name, reason in broken.items()]
     ready = {state.name for state in states if state.runtime is not None}
-    return [*findings, *_assets(suites, ready), _video(), _disk(), _machine()]
-
-
-def _python() -> Finding:
-    return Finding("ok", "python", f"{platform.python_version()} ({sys.executable})")
-
-
-def _vlarig() -> Finding:
-    return Finding("ok", "vlarig", f"{version('vlarig')} ({Path(__file__).parents[2]})")
+    here = Machine.here()
+    machine = Finding("ok", "machine", f"{here.cores} cores, {here.memory / GIB:.0f} GiB of free memory")
+    return [*findings, *_assets(suites, ready), _video(), _disk(), machine]
 
 
 def _uv() -> Finding:
@@ -159,11 +157,6 @@ def _disk() -> Finding:
     return Finding("missing", "disk", text)
 
 
-def _machine() -> Finding:
-    here = Machine.here()
-    return Finding("ok", "machine", f"{here.cores} cores, {here.memory / GIB:.0f} GiB of free memory")
-
-
 @dataclass(frozen=True)
 class DoctorConfig:
     """The command's options."""
@@ -176,14 +169,10 @@ def main(arguments: list[str]) -> int:
     """Print the findings; exit status 1 when something is broken, or is needed and missing on this machine."""
     config = parse(DoctorConfig, arguments, "vlarig doctor", DESCRIPTION)
     screen = Screen(soft_wrap=True)
-    if config.run is None:
-        return _print_findings(screen)
-    for line in explain(gather((evaluations_of(config.run) or [find_run(config.run)])[-1])):
-        screen.print(line)
-    return 0
-
-
-def _print_findings(screen: Screen) -> int:
+    if config.run is not None:
+        for line in explain(gather((evaluations_of(config.run) or [find_run(config.run)])[-1])):
+            screen.print(line)
+        return 0
     findings = examine()
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -27,9 +28,11 @@ from ...results.measures import Incomplete, RunRecords, read_run
 from ...results.rendering import LEGEND, for_programs, run_sheet
 from ...results.runs import DEFAULT_RUNS, find_run, read_each
 from ...results.sheet import Sheet
-from ...results.tables import RunTable, run_table
+from ...results.tables import run_table
 from ..command_line import parse
 from ..screen import Screen, print_document, report_refused
+
+T = TypeVar("T")
 
 COMPARE_HELP = """Compare two runs episode by episode: the second's gains and losses, and whether they can be chance.
 
@@ -257,7 +260,7 @@ def table(arguments: list[str]) -> int:
         raise VlarigError(
             "no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs list` lists the runs"
         )
-    named, refused = read_each(config.runs, _table_named)
+    named, refused = read_each(config.runs, partial(_read_named, read=run_table))
     if config.format == "json":
         print_document(for_programs([table for _, table in named]))
     else:
@@ -268,11 +271,6 @@ def table(arguments: list[str]) -> int:
             )
         print_sheets(sheets, LEGEND, config.format)
     return report_refused(refused)
-
-
-def _table_named(run: str) -> tuple[str, RunTable]:
-    label, folder = _named(run)
-    return label, run_table(folder)
 
 
 def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:
@@ -286,7 +284,7 @@ def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "termin
 
 
 def _print_layout(name: str, config: TableConfig) -> int:
-    runs, refused = read_each(config.runs, _read_named)
+    runs, refused = read_each(config.runs, partial(_read_named, read=read_run))
     layout = make_layout(name, _labelled(runs), config.interval)
     if config.format == "json":
         print_document(json.dumps(layout.data(), indent=2) + "\n")
@@ -309,15 +307,9 @@ def _labelled(named: Sequence[tuple[str, RunRecords]]) -> list[tuple[str, RunRec
     return labelled
 
 
-def _read_named(run: str) -> tuple[str, RunRecords]:
-    """The label, empty for none, and what the run knows."""
-    label, folder = _named(run)
-    return label, read_run(folder)
-
-
-def _named(run: str) -> tuple[str, Path]:
-    """The label, empty for none, and the run's folder."""
+def _read_named(run: str, read: Callable[[Path], T]) -> tuple[str, T]:
+    """The label, empty for none, and what is read of the run's folder."""
     label, equals, name = run.rpartition("=")
     if not equals or any((place / run).is_dir() for place in (Path(), DEFAULT_RUNS)):
-        return "", find_run(Path(run))
-    return label, find_run(Path(name))
+        label, name = "", run
+    return label, read(find_run(Path(name)))

@@ -155,27 +155,22 @@ def _as_path(kind: type, value: Any) -> Any:
     return Path(value) if kind is Path else value
 
 
-def candidates(spec: RuntimeSpec) -> list[Renderer]:
-    """The runtime's renderers that may be used, in order of preference.
-
-    ``VLARIG_RENDERER`` names some, separated by commas, for every runtime that knows them; a runtime that knows none of them has its
-    own preference.
-    """
-    own = {renderer.name: renderer for renderer in spec.renderers}
+def requested_renderers(spec: RuntimeSpec) -> list[str]:
+    """Names of the runtime's renderers that ``VLARIG_RENDERER`` requests, separated by commas; empty for a default."""
+    own = [renderer.name for renderer in spec.renderers]
     names = [name for word in os.environ.get(RENDERER_VARIABLE, "").split(",") if (name := word.strip())]
     if unknown := [name for name in names if name not in own]:
         known = sorted({renderer["name"] for file in runtime_files().values() for renderer in _read(file).get("renderers", [])})
         for name in unknown:
             if name not in known:
                 raise VlarigError(f"{RENDERER_VARIABLE} names {name!r}, by which no runtime renders; {suggestion(name, known)}")
-    return [own[name] for name in names if name in own] or list(spec.renderers)
+    return [name for name in names if name in own]
 
 
-def requested_renderers(spec: RuntimeSpec) -> list[str]:
-    """Names of the runtime's renderers that ``VLARIG_RENDERER`` requests; empty for a default."""
-    chosen = [renderer.name for renderer in candidates(spec)]
-    words = {word.strip() for word in os.environ.get(RENDERER_VARIABLE, "").split(",")}
-    return [name for name in chosen if name in words]
+def candidates(spec: RuntimeSpec) -> list[Renderer]:
+    """The runtime's renderers that may be used, in order of preference: those that the user requests, else its own order."""
+    own = {renderer.name: renderer for renderer in spec.renderers}
+    return [own[name] for name in requested_renderers(spec)] or list(spec.renderers)
 
 
 def choose_renderer(spec: RuntimeSpec) -> Renderer:
