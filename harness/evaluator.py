@@ -18,12 +18,11 @@ from ..policies.registry import check_members, parse_options
 from .children.simulator import WorkerSpec
 from .machines.fleets import Fleet, Lease
 from .plan import SweepConfig
-from .policy_state import policy_state
 from .reporting.logs import EventLog
-from .run_folder import Evaluation, warn_if_nothing_was_played
+from .run import Evaluation, policy_state, warn_if_nothing_was_played
 from .screen import Screen
+from .sinks import Tracker, TrackerName, make_tracker
 from .sweep import cluster, find_fleet, named_policy, run_sweep
-from .trackers import Tracker, TrackerName, make_tracker
 from .workers import Worker
 
 
@@ -33,7 +32,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     Args:
         suites: Names of the suites, or one name.
         policy: A policy's name, or a policy. The weights that an object holds belong to the run's identity, unless its class has
-            ``revision`` as a property, which then has to change with them; see :func:`~vlarig.harness.policy_state.policy_state`.
+            ``revision`` as a property, which then has to change with them; see :func:`~vlarig.harness.run.policy_state`.
         options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
             display (none is shown without it).
     """

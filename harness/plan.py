@@ -1,33 +1,35 @@
-"""The plan of a sweep: from the user's options to episodes, runtimes and the run's identity, before anything is started."""
+"""The plan of a sweep: from the user's options to episodes, protocols and the workers' recipes, before it begins."""
 
 from __future__ import annotations
 
+import math
+import statistics
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import tyro
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from ..benchmarks.registry import find_suite, load_suite
+from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
-from ..envs.api import Episode, Protocol
+from ..envs.api import Episode, Protocol, observe
+from ..envs.background import run_to_end
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..envs.sources import Source, find_sources, source_hashes
-from ..policies.api import Policy
+from ..policies.api import Policy, Request, policy_seed
+from ..policies.batching import Batcher, Batching
 from ..policies.calls import check_fit, horizon_for, n_action_steps_for
-from ..policies.registry import find_experts, find_policy, option_sources, parse_options, policy_sources
-from ..results.manifest import Identity
-from ..results.planning import episodes_digest, suite_plans
+from ..results.manifest import Manifest
 from ..results.shards import Shard, take_initial_states
 from .assets.bundle import find_bundle
 from .children.simulator import WorkerSpec
-from .policy_state import PolicyState
-from .preparation import prepared_hash, with_prepared
-from .trackers import TrackerName, check_trackers
+from .durable_env import DurableEnv
+from .preparation import with_prepared
+from .sinks import TrackerName, check_trackers
+from .workers import local_workers
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
@@ -288,71 +290,6 @@ def _delayed(
     return resolved
 
 
-def run_identity(
-    config: SweepConfig, policy: Policy, plans: Sequence[PlannedSuite], state: PolicyState | None = None
-) -> Identity:
-    """What identifies the run: not its workers, envs, batches, place or videos.
-
-    Args:
-        config: The sweep.
-        policy: Its policy.
-        plans: Its suites.
-        state: State of a policy that was given as an object, before it acted; ``None`` for one that was named.
-    """
-    episodes = [episode for plan in plans for episode in plan.episodes]
-    options, beside = parse_options(config.policy_options), policy.transport_options
-    return Identity(
-        suites=suite_plans(episodes),
-        episodes=len(episodes),
-        episodes_digest=episodes_digest(episodes),
-        seed=config.seed,
-        policy=config.policy,
-        policy_options={name: value for name, value in options.items() if name not in beside},
-        policy_revision=policy.revision,
-        policy_state=None if state is None else state.sha256,
-        prepared={plan.suite.name: prepared_hash(plan.episodes) for plan in plans if plan.suite.prepared is not None},
-        policy_privileged=policy.needs.privileged,
-        strict=config.strict,
-        runtimes={plan.suite.runtime: plan.worker_spec.runtime.lock_sha256 for plan in plans},
-        sources=_sources(config, plans, state, option_sources(config.policy, policy, options)),
-        assets={bundle.name: bundle.identity for plan in plans for bundle in plan.worker_spec.assets},
-        renderer=rendered_by(plans),
-        vlarig_version=version("vlarig"),
-    )
-
-
-def rendered_by(plans: Sequence[PlannedSuite]) -> str:
-    """What renders the images of the suites, by name; ``own`` where no runtime's needs are known."""
-    return (
-        " ".join(sorted({plan.worker_spec.renderer.name for plan in plans if plan.worker_spec.renderer is not None})) or "own"
-    )
-
-
-def origins(config: SweepConfig, plans: Sequence[PlannedSuite]) -> dict[str, str]:
-    """``suite NAME``, ``policy NAME`` and ``expert of SUITE``, to the installed package that each comes from, as ``NAME VERSION``.
-
-    An object in no package, such as a file of the user's, is left out.
-    """
-    names = [plan.suite.name for plan in plans]
-    found = {f"suite {name}": find_suite(given) for name, given in zip(names, dict.fromkeys(config.suites), strict=True)}
-    found[f"policy {config.policy}"] = find_policy(config.policy)
-    found |= {f"expert of {suite}": expert for suite, expert in find_experts(config.policy, names).items()}
-    return {name: origin for name, registration in found.items() if (origin := registration.origin)}
-
-
-def _sources(
-    config: SweepConfig, plans: Sequence[PlannedSuite], state: PolicyState | None, files: Sequence[Source]
-) -> dict[str, str]:
-    """What third parties give the run: the code of its suites, adapters, policy and experts, and the files of the policy's options."""
-    adapters = [source for plan in plans for source in plan.worker_spec.sources]
-    experts = find_experts(config.policy, [plan.suite.name for plan in plans])
-    registered = [*map(find_suite, config.suites), *experts.values()]
-    suites = find_sources([each.module for each in registered])
-    named = config.policy.partition(":")[0]
-    policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)
-    return source_hashes({source.root: source for source in [*suites, *policy, *adapters, *files]}.values())
-
-
 def in_words(plan: PlannedSuite, policy: Policy, requested: int | None) -> str:
     """How a derived protocol differs from the suite's own, and why."""
     standard, steps = plan.named, plan.protocol.n_action_steps
@@ -376,3 +313,55 @@ def in_words(plan: PlannedSuite, policy: Policy, requested: int | None) -> str:
         f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "
         + "; ".join(found)
     )
+
+
+#: Requests that are timed; the first, which may compile and fill caches, is not.
+TIMED = 5
+
+
+def plan_with_latency(config: SweepConfig, policy: Policy, say: Callable[[str], None]) -> list[PlannedSuite]:
+    """The suites of a sweep, each with the policy's latency in control steps; a run that was begun keeps its own.
+
+    ``say`` is called with each finding, and where something takes a while.
+    """
+    at_once = plan_suites(config.model_copy(update={"meanwhile": None}), policy, say)
+    delays: dict[str, int] = {}
+    if config.run is not None and config.run.exists():
+        delays = {suite.name: suite.resolved.delay_steps for suite in Manifest.load(config.run).identity.suites}
+    if not {plan.suite.name for plan in at_once} <= delays.keys():
+        delays = {plan.suite.name: _measured_delay(plan, policy, say) for plan in at_once}
+    return plan_suites(config, policy, say, delays)
+
+
+def _measured_delay(plan: PlannedSuite, policy: Policy, say: Callable[[str], None]) -> int:
+    with tempfile.TemporaryDirectory(prefix="vlarig-latency-") as logs:
+        seconds = run_to_end(_answer_seconds(plan, policy, Path(logs)))
+    frequency = plan.suite.embodiment.control_frequency
+    late = math.ceil(seconds * frequency)
+    say(
+        f"{plan.suite.name}: an answer takes {seconds * 1000:.0f} ms on this machine, {late} control step{'s' * (late != 1)} at "
+        f"{frequency:g} Hz; --latency {late} plays the same elsewhere"
+    )
+    return late
+
+
+async def _answer_seconds(plan: PlannedSuite, policy: Policy, logs: Path) -> float:
+    """Median seconds of an answer to one request at a time, at the beginning of the suite's first episode."""
+    episode = plan.episodes[0]
+    async with local_workers(plan.worker_spec, 1, logs) as (worker,), Batcher(policy, Batching(1)) as batcher:
+        batcher.playing = 1
+        snapshot = await DurableEnv(worker, 0, policy.needs).begin(episode)
+        seconds = []
+        for number in range(1 + TIMED):
+            request = Request(
+                env=0,
+                key=episode.key,
+                chunk=0,
+                seed=policy_seed(number, episode.key, 0),
+                observation=observe(snapshot),
+                embodiment=plan.suite.embodiment,
+                n_action_steps=episode.protocol.read_steps,
+                privileged=snapshot.privileged,
+            )
+            seconds.append((await batcher.ask(request)).seconds)
+    return statistics.median(seconds[1:])

@@ -34,33 +34,20 @@ from ..results.shards import Shard, take_share
 from ..results.tables import Tally
 from .engine import Engine, EpisodeQueue
 from .film import need_video_extra
-from .latency import plan_with_latency
 from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
-from .plan import (
-    MEASURED,
-    PlannedSuite,
-    SweepConfig,
-    check_suites,
-    in_words,
-    origins,
-    plan_suites,
-    rendered_by,
-    run_identity,
-)
-from .policy_state import PolicyState
+from .plan import MEASURED, PlannedSuite, SweepConfig, check_suites, in_words, plan_suites, plan_with_latency
 from .replay import Replay, film_run
 from .replicas import replicated_policy
 from .reporting.display import live_display
 from .reporting.events import SessionEvent, SuiteEvent, TimeBreakdown
 from .reporting.logs import LIBRARY_LOG, EventLog, library_messages, log_of
 from .reporting.progress import Progress, Reporter, SavingTime
-from .run_folder import Evaluation, as_begun, run_folder, use_siblings
-from .sinks import BoundsWatch, LedgerSink, Sink
+from .run import Evaluation, PolicyState, as_begun, origins, rendered_by, run_folder, run_identity, use_siblings
+from .sinks import BoundsWatch, LedgerSink, Sink, make_tracker
 from .sizing import Machine
 from .termination import Terminated, exits_refused, sigterm_interrupts, until_sigterm
-from .trackers import make_tracker
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..harness.trackers import TrackerName
+from ..harness.sinks import TrackerName
 from ..training.config import (
     CheckpointSettings,
     Count,

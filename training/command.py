@@ -20,7 +20,7 @@ from ..envs.errors import not_importable
 from ..harness.children.simulator import WorkerSpec
 from ..harness.command_line import parse
 from ..harness.screen import Screen
-from ..harness.trackers import TrackerName, check_trackers
+from ..harness.sinks import TrackerName, check_trackers
 from ..policies.qwen_vla.named import PRESETS, find_checkpoint
 from ..rl.config import PpoConfig, read_ppo_config
 from .config import STAGES, Settings, TrainConfig, TrainingError, branch_of, read_config

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from ..envs.errors import VlarigError, suggestion
-from ..harness.trackers import TrackerName
+from ..harness.sinks import TrackerName
 
 Stage = Literal["backbone", "t2a", "cpt", "sft"]
 Part = Literal["vision", "language", "expert", "value_head"]

@@ -11,7 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..harness.trackers import TrackerName, make_tracker
+from ..harness.sinks import TrackerName, make_tracker
 
 #: The numbers that the line shows, by what it calls them.
 SHOWN = {

@@ -29,7 +29,7 @@ from ..command_line import parse
 from ..plan import SweepConfig
 from ..reporting.events import Result, TaskResult
 from ..reporting.logs import EventLog
-from ..run_folder import Evaluation
+from ..run import Evaluation
 from ..screen import Screen
 from ..sweep import cluster, named_policy, run_sweep
 from ..termination import exit_status

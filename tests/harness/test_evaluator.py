@@ -15,7 +15,7 @@ from toy.learner import Learner
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import Evaluator
-from vlarig.harness.trackers import make_tracker
+from vlarig.harness.sinks import make_tracker
 from vlarig.results.ledger import Ledger
 
 

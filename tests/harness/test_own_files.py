@@ -17,7 +17,7 @@ from rich.console import Console
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
 from vlarig.harness.commands import policy as policy_command
-from vlarig.harness.run_folder import Evaluation
+from vlarig.harness.run import Evaluation
 from vlarig.policies.remote.serving import PolicyServer
 from vlarig.training.data.mixture_file import find_stream
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vlarig.envs.api import Needs
-from vlarig.harness.policy_state import policy_state
+from vlarig.harness.run import policy_state
 from vlarig.policies.api import PolicyError
 
 
@@ -156,7 +156,7 @@ def test_a_computed_revision_says_all_and_one_that_is_set_hides_no_weights() -> 
 
 SCRIPT = """
 import numpy as np
-from vlarig.harness.policy_state import policy_state
+from vlarig.harness.run import policy_state
 from vlarig.policies.api import Policy, PolicyError
 class Typed(Policy):
     def __init__(self):

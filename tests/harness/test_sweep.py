@@ -24,7 +24,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
 from vlarig.harness import evaluate
 from vlarig.harness.cli import main
-from vlarig.harness.run_folder import Evaluation
+from vlarig.harness.run import Evaluation
 from vlarig.policies.api import PolicyError
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest

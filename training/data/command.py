@@ -14,8 +14,8 @@ from ...harness.command_line import parse
 from ...harness.plan import SweepConfig
 from ...harness.reporting.logs import EventLog
 from ...harness.screen import Screen
+from ...harness.sinks import TrackerName
 from ...harness.sweep import cluster, named_policy, run_sweep
-from ...harness.trackers import TrackerName
 from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table

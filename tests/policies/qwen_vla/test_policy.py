@@ -22,7 +22,7 @@ from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
-from vlarig.harness.policy_state import policy_state
+from vlarig.harness.run import policy_state
 from vlarig.policies.api import PolicyError, Recorded, Reply, Request
 from vlarig.policies.conventions import embodiment_named, known_embodiments
 from vlarig.policies.qwen_vla import policy as policy_module
