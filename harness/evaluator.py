@@ -71,8 +71,8 @@ def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy
     return config
 
 
-class WarmFleet:
-    """A fleet whose workers stay alive from one sweep to the next. A :class:`~.machines.fleets.Fleet`.
+class WarmFleet(Fleet):
+    """A fleet whose workers stay alive from one sweep to the next.
 
     Args:
         fleet: Where the workers run.
@@ -83,7 +83,7 @@ class WarmFleet:
         self._fleet = fleet
         self._stack = stack
         self._leases: dict[str, Lease] = {}
-        self._workers: dict[str, list[Worker]] = {}
+        self._workers: dict[str, Sequence[Worker]] = {}
 
     def for_envs(self, count: int, share: float) -> Fleet:
         """The fleet's own, not warm."""
@@ -97,15 +97,12 @@ class WarmFleet:
         return self._leases[suite]
 
     @contextlib.asynccontextmanager
-    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
+    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[Sequence[Worker]]:
         """The suite's workers, started once."""
         suite = worker_spec.suite.name
         if suite not in self._workers:
             self._workers[suite] = await self._stack.enter_async_context(self._fleet.launch(worker_spec, lease, logs))
         yield self._workers[suite]
-
-    def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> None:
-        """No worker joins."""
 
 
 class Evaluator:

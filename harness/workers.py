@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
@@ -17,82 +16,38 @@ from .children.liveness import together, within
 from .children.simulator import Simulator, WorkerLog, WorkerSpec
 from .children.supervisor import Supervisor, WorkerLine
 
-T = TypeVar("T")
-
 #: Seconds that a worker may take to start beside its simulator's loading time; long, for a busy machine.
 START_MARGIN = 60.0
-
-
-class WorkerFactory(Protocol):
-    """Where a worker runs, and how it is started there."""
-
-    @property
-    def suite(self) -> Suite:
-        """The suite whose simulator it loads."""
-        ...
-
-    @property
-    def where(self) -> str:
-        """Where its output is, for the user."""
-        ...
-
-    async def launch(self) -> WorkerLine:
-        """Start a worker. This may take for ever: the caller bounds it.
-
-        Raises:
-            ChildDied: It died; ``MachineAwayError`` where nothing can be started for now.
-        """
-        ...
-
-
-class LocalWorkerFactory:
-    """Starts a worker on this machine.
-
-    Args:
-        launcher: Starts its process.
-        worker_spec: Its recipe.
-        log: File that gets its output.
-        memory_bytes: Most memory that it may take; no bound when ``None``.
-    """
-
-    def __init__(self, launcher: Launcher, worker_spec: WorkerSpec, log: Path, memory_bytes: int | None = None) -> None:
-        self._launcher = launcher
-        self._worker_spec = worker_spec
-        self._log = WorkerLog(log)
-        self._memory_bytes = memory_bytes
-        self.where = str(log)
-
-    @property
-    def suite(self) -> Suite:
-        return self._worker_spec.suite
-
-    async def launch(self) -> WorkerLine:
-        """Start a worker. Raises like :meth:`.children.simulator.Simulator.start`."""
-        try:
-            self._log.open()
-        except OSError as error:
-            raise ChildDied(LOST, f"it cannot be started ({error})") from None
-        simulator = await Simulator.start(self._launcher, self._worker_spec, self._log.add, self._memory_bytes)
-        return WorkerLine(simulator, simulator.welcome.embodiment)
 
 
 class Worker(Supervisor[WorkerLine]):
     """One worker for as long as the run lasts: the line to it, and its replacements.
 
-    Use it as an asynchronous context manager.
+    A subclass says how one is started where it runs. Use it as an asynchronous context manager.
 
     Args:
         number: Its number among the run's.
-        factory: Starts it, where it runs.
+        worker_spec: The recipe of its process.
+        memory_bytes: Most memory that it may take; no bound when ``None``.
+        where: Where its output is, for the user.
         machine: Name of the machine; empty for this one.
     """
 
-    def __init__(self, number: int, factory: WorkerFactory, machine: str = "") -> None:
+    def __init__(self, number: int, worker_spec: WorkerSpec, memory_bytes: int | None, where: str, machine: str = "") -> None:
         self.number = number
         self.name = f"{machine}/worker-{number}" if machine else f"worker-{number}"
         """The worker's name in records."""
-        self.factory = factory
-        super().__init__(self.name, self._start_one, lambda: self.factory.where)
+        self._worker_spec = worker_spec
+        self._memory_bytes = memory_bytes
+        super().__init__(self.name, self._start_one, where)
+
+    async def launch(self) -> WorkerLine:
+        """Start a process. This may take for ever: the caller bounds it.
+
+        Raises:
+            ChildDied: It died; ``MachineAwayError`` where nothing can be started for now.
+        """
+        raise NotImplementedError
 
     async def __aenter__(self) -> Worker:
         try:
@@ -106,16 +61,35 @@ class Worker(Supervisor[WorkerLine]):
         await self.end()
 
     async def _start_one(self) -> WorkerLine:
-        suite = self.factory.suite
+        suite = self._worker_spec.suite
         seconds = suite.patience.load + START_MARGIN
         try:
-            line = await within(self.factory.launch(), seconds)
+            line = await within(self.launch(), seconds)
         except TimeoutError:
             raise ChildDied(LOST, f"it did not start within {seconds:g} s") from None
         if line.embodiment != suite.embodiment:
             await line.end()
             raise VlarigError(_embodiment_mismatch(suite, line))
         return line
+
+
+class LocalWorker(Worker):
+    """A worker on this machine, whose process ``launcher`` starts and whose output the file ``log`` gets."""
+
+    def __init__(
+        self, number: int, launcher: Launcher, worker_spec: WorkerSpec, log: Path, memory_bytes: int | None = None
+    ) -> None:
+        super().__init__(number, worker_spec, memory_bytes, str(log))
+        self._launcher = launcher
+        self._log = WorkerLog(log)
+
+    async def launch(self) -> WorkerLine:
+        try:
+            self._log.open()
+        except OSError as error:
+            raise ChildDied(LOST, f"it cannot be started ({error})") from None
+        simulator = await Simulator.start(self._launcher, self._worker_spec, self._log.add, self._memory_bytes)
+        return WorkerLine(simulator, simulator.welcome.embodiment)
 
 
 def _embodiment_mismatch(suite: Suite, line: WorkerLine) -> str:
@@ -141,7 +115,7 @@ async def started(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]:
 @contextlib.asynccontextmanager
 async def local_workers(
     worker_spec: WorkerSpec, count: int, logs: Path, memory_bytes: int | None = None
-) -> AsyncIterator[list[Worker]]:
+) -> AsyncIterator[list[LocalWorker]]:
     """``count`` workers on this machine.
 
     Args:
@@ -152,10 +126,9 @@ async def local_workers(
     """
     name = worker_spec.suite.name
     async with Launcher() as launcher:
-        factories = [
-            LocalWorkerFactory(launcher, worker_spec, logs / f"{name}-worker-{number}.log", memory_bytes)
+        workers = [
+            LocalWorker(number, launcher, worker_spec, logs / f"{name}-worker-{number}.log", memory_bytes)
             for number in range(count)
         ]
-        workers = [Worker(number, factory) for number, factory in enumerate(factories)]
         async with started(workers):
             yield workers

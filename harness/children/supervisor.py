@@ -215,7 +215,7 @@ class Supervisor(Generic[L]):
         where: What a user should read where the child is given up, such as a log's path; empty for nothing.
     """
 
-    def __init__(self, name: str, launch: Callable[[], Awaitable[L]], where: Callable[[], str] = lambda: "") -> None:
+    def __init__(self, name: str, launch: Callable[[], Awaitable[L]], where: str = "") -> None:
         self.line: L | None = None
         """The line to the last child; ``None`` before the first."""
         self.absence: ChildLostError | None = None
@@ -300,10 +300,9 @@ class Supervisor(Generic[L]):
         """
         pause = self._backoff.failed()
         if pause is None:
-            where = self._where()
             raise ChildLostError(
                 f"{self._name} died {self._backoff.failures} times without carrying out one request in between "
-                f"(the last time: {reason})" + f"; see {where}" * bool(where)
+                f"(the last time: {reason})" + f"; see {self._where}" * bool(self._where)
             )
         await asyncio.sleep(pause)
 

@@ -20,7 +20,7 @@ from ..children.liveness import hang_up
 from ..children.simulator import WorkerSpec
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..workers import Worker, local_workers, started
-from .remote_machines import MachineBusyError, RemoteMachine, RemoteWorkerFactory, find_machines
+from .remote_machines import MachineBusyError, RemoteMachine, RemoteWorker, find_machines
 
 #: Seconds before each retry of an env server that is busy when a sweep begins.
 BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -59,17 +59,17 @@ class Fleet(Protocol):
         """How many workers to start for ``episodes``, of which there is at least one."""
         ...
 
-    def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AbstractAsyncContextManager[list[Worker]]:
+    def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AbstractAsyncContextManager[Sequence[Worker]]:
         """The workers, started on entry and ended on exit. Raises ``VlarigError`` where one cannot start."""
         ...
 
     def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[tuple[Worker, int]] | None:
         """Workers that join later, each with its number of envs; ``None`` where the fleet does not grow."""
-        ...
+        return None
 
 
 @dataclass(frozen=True)
-class LocalFleet:
+class LocalFleet(Fleet):
     """This machine alone.
 
     Attributes:
@@ -88,18 +88,15 @@ class LocalFleet:
         size = choose_size(footprint, episodes, Machine.here(), self.workers, self.num_envs)
         return Lease((size,), size.num_envs, size.reason, (size.warning,) if size.warning else ())
 
-    def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AbstractAsyncContextManager[list[Worker]]:
+    def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AbstractAsyncContextManager[Sequence[Worker]]:
         """Child processes of the driver."""
         (size,) = lease.sizes
         return local_workers(worker_spec, size.workers, logs, size.memory_share)
 
-    def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> None:
-        """The fleet does not grow."""
-
 
 @dataclass(frozen=True)
-class ListedFleet:
-    """Machines that the user names, with an env server on each.
+class ListedFleet(Fleet):
+    """Machines that the user names, with an env server on each. Workers of one that is away wait for it.
 
     Attributes:
         machines: The machines.
@@ -148,18 +145,15 @@ class ListedFleet:
         return Lease(tuple(chosen), num_envs, reason, warnings)
 
     @contextlib.asynccontextmanager
-    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
-        factories = [
-            (machine, RemoteWorkerFactory(machine, worker_spec, size.memory_share))
-            for machine, size in zip(self.machines, lease.sizes, strict=False)
-            for _ in range(size.workers)
+    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[Sequence[Worker]]:
+        places = [
+            (machine, size) for machine, size in zip(self.machines, lease.sizes, strict=False) for _ in range(size.workers)
         ]
-        workers = [Worker(number, factory, machine.name) for number, (machine, factory) in enumerate(factories)]
+        workers = [
+            RemoteWorker(number, machine, worker_spec, size.memory_share) for number, (machine, size) in enumerate(places)
+        ]
         async with started(workers):
             yield workers
-
-    def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> None:
-        """The fleet does not grow; the workers of a machine that is away wait for it."""
 
 
 def workers_for(num_envs: int, cores: int, share: float) -> int:

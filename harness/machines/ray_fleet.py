@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...benchmarks.suite import Footprint, Suite
+from ...benchmarks.suite import Footprint
 from ...envs.api import Episode
 from ...envs.errors import BadMessageError, VlarigError, not_importable
 from ...envs.framing import Frame, frame_of
@@ -33,7 +33,7 @@ from ..children.supervisor import MachineAwayError, WorkerLine
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..workers import Worker, started
 from .env_server import last_words, ready, recipe_of, start_simulator
-from .fleets import Lease, workers_for
+from .fleets import Fleet, Lease, workers_for
 from .remote_machines import order_for, ready_in, reply_in, welcome_in
 
 #: Variable with Ray's way of authentication, and the only accepted value: any program that reaches a cluster without it can run any
@@ -157,35 +157,28 @@ class RaySimulator:
             await within(_result(self._worker.end.remote(self._lease)), CLOSE_SECONDS)
 
 
-class RayWorkerFactory:
-    """Starts a worker on the node where Ray has placed it; ``worker`` is the actor of a :class:`RayWorker`."""
+class PlacedWorker(Worker):
+    """A worker on the node where Ray has placed it; ``actor`` is that of a :class:`RayWorker`."""
 
-    def __init__(self, worker: Any, log: str, worker_spec: WorkerSpec, memory_bytes: int) -> None:
-        self._worker = worker
-        self._worker_spec = worker_spec
-        self._memory_bytes = memory_bytes
+    def __init__(self, number: int, actor: Any, log: str, worker_spec: WorkerSpec, memory_bytes: int) -> None:
+        super().__init__(number, worker_spec, memory_bytes, f"logs/{log} in vlarig's home on its node", "ray")
+        self.actor = actor
         self._patience = PLACE_SECONDS
-        self.where = f"logs/{log} in vlarig's home on its node"
-
-    @property
-    def suite(self) -> Suite:
-        return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
-        """Find the worker's node, and start it there. Raises like :meth:`.machines.remote_machines.RemoteWorkerFactory.launch`."""
         import ray.exceptions
 
         lease = secrets.token_hex(16)
         try:
-            placed = self._worker.describe.options(max_task_retries=-1).remote()
+            placed = self.actor.describe.options(max_task_retries=-1).remote()
             host, vlarig = await within(_result(placed), self._patience)
             order = order_for(self._worker_spec, self._memory_bytes, lease)
-            answer, *rest = await _result(self._worker.start.remote(order.encoded()))
+            answer, *rest = await _result(self.actor.start.remote(order.encoded()))
         except TimeoutError:
             raise MachineAwayError(f"Ray has placed it nowhere within {self._patience:g} s") from None
         except ray.exceptions.RayError as error:
             raise MachineAwayError(f"Ray cannot run it ({_first_line(error)})") from None
-        simulator = RaySimulator(self._worker, lease, 0)
+        simulator = RaySimulator(self.actor, lease, 0)
         try:
             simulator.pid = ready_in(answer, self._worker_spec, f"the node {host} of the Ray cluster", vlarig).pid
             embodiment = welcome_in(*rest).embodiment
@@ -198,7 +191,7 @@ class RayWorkerFactory:
         return WorkerLine(simulator, embodiment)
 
 
-class RayFleet:
+class RayFleet(Fleet):
     """The nodes of a Ray cluster. Use it inside :func:`connected` only.
 
     Args:
@@ -209,7 +202,7 @@ class RayFleet:
     def __init__(self, workers: int | None = None, num_envs: int | None = None) -> None:
         self._workers = workers
         self._num_envs = num_envs
-        self._actors: dict[Worker, Any] = {}
+        self._placed: list[PlacedWorker] = []
         self._numbers = itertools.count()
 
     def for_envs(self, count: int, share: float) -> RayFleet:
@@ -241,21 +234,21 @@ class RayFleet:
         return Lease((Size(workers, num_envs, memory, share, reason),), num_envs, reason)
 
     @contextlib.asynccontextmanager
-    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
+    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[Sequence[Worker]]:
         """Workers as Ray places them, those that join later among them when they are ended."""
         try:
             async with started([self._start_worker(worker_spec, lease) for _ in range(lease.workers)]) as workers:
-                yield list(workers)
+                yield workers
         finally:
-            await asyncio.gather(*(worker.__aexit__() for worker in self._actors))
-            for worker in list(self._actors):
+            await asyncio.gather(*(worker.__aexit__() for worker in self._placed))
+            for worker in list(self._placed):
                 self._dismiss(worker)
 
     async def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[tuple[Worker, int]]:
         """A worker for each core that becomes free."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            wanted = (self._workers or math.inf) - len(self._actors)
+            wanted = (self._workers or math.inf) - len(self._placed)
             newcomers = [
                 self._start_worker(worker_spec, lease) for _ in range(int(min(wanted, await asyncio.to_thread(_free_cores))))
             ]
@@ -266,7 +259,7 @@ class RayFleet:
                 else:
                     yield worker, lease.sizes[0].envs_per_worker
 
-    def _start_worker(self, worker_spec: WorkerSpec, lease: Lease) -> Worker:
+    def _start_worker(self, worker_spec: WorkerSpec, lease: Lease) -> PlacedWorker:
         import ray
 
         (size,) = lease.sizes
@@ -281,14 +274,14 @@ class RayFleet:
             "runtime_env": {"env_vars": IN_ITS_MESSAGE},
         }
         actor = ray.remote(**options)(RayWorker).remote(log)
-        worker = Worker(number, RayWorkerFactory(actor, log, worker_spec, size.memory_share), "ray")
-        self._actors[worker] = actor
-        return worker
+        self._placed.append(PlacedWorker(number, actor, log, worker_spec, size.memory_share))
+        return self._placed[-1]
 
-    def _dismiss(self, worker: Worker) -> None:
+    def _dismiss(self, worker: PlacedWorker) -> None:
         import ray
 
-        ray.kill(self._actors.pop(worker))
+        self._placed.remove(worker)
+        ray.kill(worker.actor)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from ...benchmarks.suite import Suite
 from ...envs.access import authorization, is_loopback, shown_token
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame, frame_of
@@ -40,6 +39,7 @@ from ..children.child_config import ChildDied
 from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, hang_up, keep_alive, within
 from ..children.simulator import WorkerSpec
 from ..children.supervisor import MachineAwayError, WorkerLine
+from ..workers import Worker
 
 #: Default port of env servers.
 DEFAULT_PORT = 8770
@@ -224,29 +224,15 @@ class RemoteSimulator:
         await hang_up(self._connection)
 
 
-class RemoteWorkerFactory:
-    """Starts a worker on another machine, which has to agree with the run's recipe, ``worker_spec``."""
+class RemoteWorker(Worker):
+    """A worker on another machine, which has to agree with the run's recipe."""
 
-    def __init__(self, machine: RemoteMachine, worker_spec: WorkerSpec, memory_bytes: int | None = None) -> None:
+    def __init__(self, number: int, machine: RemoteMachine, worker_spec: WorkerSpec, memory_bytes: int | None = None) -> None:
+        super().__init__(number, worker_spec, memory_bytes, f"the logs of the env server at {machine.url}", machine.name)
         self._machine = machine
-        self._worker_spec = worker_spec
-        self._memory_bytes = memory_bytes
         self._lease = secrets.token_hex(16)
 
-    @property
-    def suite(self) -> Suite:
-        return self._worker_spec.suite
-
-    @property
-    def where(self) -> str:
-        return f"the logs of the env server at {self._machine.url}"
-
     async def launch(self) -> WorkerLine:
-        """Start a worker. This may take for ever: bound it.
-
-        Raises:
-            ChildDied: The worker died; ``MachineAwayError`` where the machine gives no answer.
-        """
         connection, capacity = await self._machine.reach()
         try:
             await connection.send(order_for(self._worker_spec, self._memory_bytes, self._lease).encoded())

@@ -56,7 +56,7 @@ class Storm(DriverActivity):
 
     def began(self, worker: Worker) -> None:
         super().began(worker)
-        worker.factory._memory_bytes = self.settings.memory
+        worker._memory_bytes = self.settings.memory
 
     def _lose_patience(self) -> None:
         settings, load = self.settings, plan.load_suite

@@ -54,7 +54,7 @@ from vlarig.envs.messages import (
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
 from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.machines.env_server import EnvServer, EnvServerConfig
-from vlarig.harness.machines.remote_machines import RemoteMachine, RemoteWorkerFactory
+from vlarig.harness.machines.remote_machines import RemoteMachine, RemoteWorker
 from vlarig.harness.workers import Worker, started
 
 EPISODES = TOY_SUITE.episodes(per_task=4)
@@ -99,7 +99,7 @@ async def server() -> AsyncIterator[tuple[int, Worker]]:
         config = EnvServerConfig(port=0, token=TOKEN, suites=("toy",), workers=1 + 2 * AT_A_TIME, logs=Path(logs))
         async with EnvServer(config) as env_server:
             machine = RemoteMachine(f"ws://127.0.0.1:{env_server.port}", TOKEN)
-            worker = Worker(0, RemoteWorkerFactory(machine, WorkerSpec.of(TOY_SUITE)), "here")
+            worker = RemoteWorker(0, machine, WorkerSpec.of(TOY_SUITE))
             async with started([worker]):
                 yield env_server.port, worker
 

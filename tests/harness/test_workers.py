@@ -33,7 +33,7 @@ from vlarig.harness.children.child import Launcher
 from vlarig.harness.children.simulator import KEPT_BYTES, WorkerSpec
 from vlarig.harness.children.supervisor import SimulatorFault
 from vlarig.harness.durable_env import MOST_LOSSES, DurableEnv, Losses
-from vlarig.harness.workers import LocalWorkerFactory, Worker, local_workers
+from vlarig.harness.workers import LocalWorker, local_workers
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
@@ -178,7 +178,7 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
 
     async def run() -> None:
         async with Launcher() as launcher:
-            fresh = Worker(0, LocalWorkerFactory(launcher, WorkerSpec.of(TOY_SUITE), Path("logs/fresh")))
+            fresh = LocalWorker(0, launcher, WorkerSpec.of(TOY_SUITE), Path("logs/fresh"))
             with (
                 killing(launcher, storm),
                 pytest.raises(VlarigError, match="died 6 times without carrying out one request"),
@@ -188,7 +188,7 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
             line = await worker.running()
             await line.start(0, EPISODE, Needs())
             worker.succeeded()
-            with killing(worker.factory._launcher, storm):
+            with killing(worker._launcher, storm):
                 with pytest.raises(SimulatorFault) as fault:
                     while True:
                         await line.step(0, ACTIONS)
@@ -205,7 +205,7 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
         pauses.append(seconds)
 
     async def run() -> None:
-        worker = Worker(0, LocalWorkerFactory(Launcher(), WorkerSpec.of(TOY_SUITE), Path("log")))
+        worker = LocalWorker(0, Launcher(), WorkerSpec.of(TOY_SUITE), Path("log"))
         worker.succeeded()
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
