@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..benchmarks.suite import Footprint
 from ..envs.api import Episode
-from ..envs.background import BackgroundLoop
+from ..envs.background import BackgroundLoop, run_to_end
 from ..envs.errors import VlarigError, refuse_unknown_options
 from ..policies.api import Policy
 from ..policies.registry import check_members, parse_options
@@ -39,16 +39,25 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
     console = options.pop("console", None) or Screen(quiet=True)
     config = sweep_config(suites, policy, **options)
-    state = None if isinstance(policy, str) else policy_state(policy)
-    with (
-        EventLog(console) as event_log,
-        cluster(config),
-        named_policy(config, event_log.say) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing,
-    ):
-        evaluation = run_sweep(config, playing, event_log, state)
+    with EventLog(console) as event_log, cluster(config):
+        evaluation = _sweep_with(policy, config, event_log)
     if console.quiet:
         warn_if_nothing_was_played(evaluation)
     return evaluation
+
+
+def _sweep_with(
+    policy: str | Policy,
+    config: SweepConfig,
+    event_log: EventLog,
+    fleet: Fleet | None = None,
+    run_loop: Callable[[Coroutine[Any, Any, None]], None] = run_to_end,
+) -> Evaluation:
+    """Run the sweep with a policy, or the one of that name; arguments as for :func:`~.sweep.run_sweep`."""
+    if isinstance(policy, str):
+        with named_policy(config, event_log.say) as named:
+            return run_sweep(config, named, event_log, None, fleet, run_loop)
+    return run_sweep(config, policy, event_log, policy_state(policy), fleet, run_loop)
 
 
 def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> SweepConfig:
@@ -167,9 +176,7 @@ class Evaluator:
             if self._fleet is None:
                 self._stack.enter_context(cluster(config))
                 self._fleet = WarmFleet(find_fleet(config, event_log), self._workers)
-            state = None if isinstance(policy, str) else policy_state(policy)
-            with named_policy(config, event_log.say) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing:
-                evaluation = run_sweep(config, playing, event_log, state, self._fleet, self._loop.run)
+            evaluation = _sweep_with(policy, config, event_log, self._fleet, self._loop.run)
         warn_if_nothing_was_played(evaluation)
         for tracker in self._tracking:
             tracker.log(evaluation.rates(), step)

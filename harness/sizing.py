@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ..benchmarks.suite import Footprint, Suite
+from ..benchmarks.suite import Footprint
 from ..envs.api import Episode
 
 #: Envs of a worker where memory allows them: enough that its simulator has work while the policy computes for others, and that
@@ -212,11 +212,6 @@ def memory_share(expected: int, workers: int, machine: Machine) -> int:
     must not be killed.
     """
     return max(machine.memory // workers, 2 * expected)
-
-
-def suite_share(suite: Suite, workers: int, envs: int) -> int:
-    """The same for workers with ``envs`` envs of a suite on this machine, for any of its tasks."""
-    return memory_share(suite.footprint.worker_bytes(envs, min(envs, len(suite.tasks))), workers, Machine.here())
 
 
 def _workers_reason(workers: int, machine: Machine, episodes: int, each: int) -> str:

@@ -55,11 +55,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_BATCH = 64
 
 
-@contextlib.contextmanager
-def cluster(config: SweepConfig) -> Iterator[None]:
+def cluster(config: SweepConfig) -> contextlib.AbstractContextManager[None]:
     """A connection to the Ray cluster, where the sweep is placed on one."""
-    with connected() if config.placement == "ray" else contextlib.nullcontext():
-        yield
+    return connected() if config.placement == "ray" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -191,11 +191,6 @@ class Child:
         assert self._pid is not None, "it has not begun"
         return self._pid
 
-    @property
-    def alive(self) -> bool:
-        """Whether it accepts requests, as far as is known."""
-        return self._verdict is None and not self._ended.is_set()
-
     async def send(self, frame: Frame, patience: float | None = None) -> None:
         """Send a request.
 
@@ -239,7 +234,7 @@ class Child:
 
     async def end(self, seconds: float = 0.0) -> None:
         """End the process and all that it has started, after ``seconds`` in which it may end by itself."""
-        if seconds and self.alive:
+        if seconds and self._verdict is None and not self._ended.is_set():
             self._hang_up(socket.SHUT_WR)
             with contextlib.suppress(TimeoutError):
                 await within(self._ended.wait(), seconds)
@@ -366,14 +361,13 @@ class Child:
             if not self._ended.is_set():
                 self.kill(CRASH, f"{self._config.process} closed its end of the line and was killed")
         ended = await self._wait_for_end()
-        kind, reason = self._verdict or self._reason()
+        if self._problem:
+            reported = LOST, f"it cannot be started ({self._problem})"
+        else:
+            reported = CRASH, f"{self._config.process} {how_it_ended(self._status)}"
+        kind, reason = self._verdict or reported
         running = next((request.id for request in self._pending if request.delivered), 0)
         return ChildDied(kind, reason if ended else f"{reason}, but does not end", running)
-
-    def _reason(self) -> tuple[str, str]:
-        if self._problem:
-            return LOST, f"it cannot be started ({self._problem})"
-        return CRASH, f"{self._config.process} {how_it_ended(self._status)}"
 
     async def _wait_for_end(self) -> bool:
         """Wait for the end of a killed process; false where it does not end in time."""

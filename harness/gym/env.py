@@ -27,7 +27,7 @@ from ...envs.errors import VlarigError, refuse_unknown_options
 from ..children.simulator import WorkerSpec
 from ..durable_env import DurableEnv, GivenUpError
 from ..preparation import with_read
-from ..sizing import Machine, suite_share
+from ..sizing import Machine, memory_share
 from ..workers import local_workers
 
 #: Makes a vector, ``float32[V]``, of a snapshot, its truth (``snapshot.privileged``) included.
@@ -228,7 +228,8 @@ class SimulatorPool:
     async def _start(self, worker_spec: WorkerSpec) -> None:
         logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlarig-")))
         each = math.ceil(self._size / self._workers)
-        share = suite_share(self._suite, self._workers, each)
+        expected = self._suite.footprint.worker_bytes(each, min(each, len(self._suite.tasks)))
+        share = memory_share(expected, self._workers, Machine.here())
         workers = await self._stack.enter_async_context(local_workers(worker_spec, self._workers, logs, share))
         places = [(worker, local) for local in range(each) for worker in workers][: self._size]
         self.envs = [DurableEnv(worker, local, self._needs) for worker, local in places]

@@ -13,11 +13,12 @@ from typing import Protocol
 
 from ...benchmarks.suite import Footprint
 from ...envs.api import Episode
-from ...envs.background import run_to_end
+from ...envs.background import all_of, run_to_end
 from ...envs.errors import VlarigError
 from ...envs.messages import Capacity
 from ..children.liveness import hang_up
 from ..children.simulator import WorkerSpec
+from ..children.supervisor import MachineAwayError
 from ..sizing import Machine, Size, choose_size, memory_line, size_in_words
 from ..workers import Worker, local_workers, started
 from .remote_machines import MachineBusyError, RemoteMachine, RemoteWorker, find_machines
@@ -178,11 +179,10 @@ def listed_fleet(
 
 
 async def survey(machines: Sequence[RemoteMachine]) -> tuple[Capacity, ...]:
-    capacities = await asyncio.gather(*map(_capacity_of, machines), return_exceptions=True)
-    for capacity in capacities:
-        if isinstance(capacity, BaseException):
-            raise capacity if isinstance(capacity, VlarigError) else VlarigError(str(capacity))
-    return tuple(capacity for capacity in capacities if isinstance(capacity, Capacity))
+    try:
+        return tuple(await all_of(map(_capacity_of, machines)))
+    except MachineAwayError as away:
+        raise VlarigError(str(away)) from None
 
 
 async def _capacity_of(machine: RemoteMachine) -> Capacity:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -94,7 +93,7 @@ class RemoteMachine:
         try:
             connection = await connect(
                 self.url,
-                ssl=self._context(),
+                ssl=client_context(self.authority) if self.url.startswith("wss://") else None,
                 additional_headers=authorization(self.token),
                 compression=None,
                 max_size=MAX_MESSAGE_BYTES,
@@ -126,9 +125,6 @@ class RemoteMachine:
         except BaseException:
             connection.transport.abort()
             raise
-
-    def _context(self) -> ssl.SSLContext | None:
-        return client_context(self.authority) if self.url.startswith("wss://") else None
 
     def _refusal(self, status: int) -> Exception:
         if status in (401, 403):
