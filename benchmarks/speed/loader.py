@@ -48,7 +48,7 @@ from vlarig.training.data.lerobot import open_lerobot
 from vlarig.training.data.lerobot_files import Meta, read_meta
 from vlarig.training.data.mixture import Mixture, mix
 from vlarig.training.parallel import Processes
-from vlarig.training.reporting import SilentReporter
+from vlarig.training.reporting import Reporter
 from vlarig.training.trainer import Trainer
 
 #: Actions of a sample.
@@ -293,7 +293,7 @@ class Enough(Exception):
     """All steps are measured."""
 
 
-class Listener(SilentReporter):
+class Listener(Reporter):
     """The training's reporter: keeps the seconds of steps in which every worker is at work, and ends the training after the last."""
 
     def __init__(self, first: int, last: int) -> None:
