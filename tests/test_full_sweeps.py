@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.harness.contract import promises
+from vlarig.harness.contract import digests
 
 SWEEPS = sorted(file for file in (Path(__file__).parent / "sweeps").glob("*.json") if not file.stem.endswith("_expert"))
 
@@ -22,7 +22,7 @@ each_sweep = pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 @each_sweep
 def test_the_full_sweep_holds_what_it_promises(file: Path) -> None:
     for suite in json.loads(file.read_text())["promises"]:
-        promises.holds_what_it_promises(file, load_suite(suite))
+        digests.holds_what_it_promises(file, load_suite(suite))
 
 
 @pytest.mark.slow
@@ -31,4 +31,4 @@ def test_the_full_sweep_holds_what_it_promises(file: Path) -> None:
 def test_a_part_of_the_full_sweep_comes_out_again(request: pytest.FixtureRequest, tmp_path: Path, file: Path) -> None:
     for suite in json.loads(file.read_text())["promises"]:
         request.getfixturevalue(load_suite(suite).runtime)
-        promises.play_again(file, suite, tmp_path / suite)
+        digests.play_again(file, suite, tmp_path / suite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .promises import write_digest, write_recording
+from .digests import write_digest, write_recording
 
 COMMANDS = {"digest": write_digest, "record": write_recording}
 

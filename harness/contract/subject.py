@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -36,6 +37,7 @@ from ..commands.envs import PrepareConfig, find_initial_states
 from ..film import write_contact_sheet
 from ..preparation import with_found
 from ..workers import Worker
+from .digests import play_again
 
 #: Environment variable: the file of the kills that are to fall, a target and a driver's activity a line; without it there are none.
 KILLS = "VLARIG_CONTRACT_KILLS"
@@ -210,7 +212,7 @@ class Subject:
         folder: An empty folder for runs.
         checked: Tasks on which the env checker is run. Default: all.
         recorded: Recorded actions, a file of ``numpy.savez``: from an episode's key, with ``|`` for ``/``, to steps that solve it.
-        sweep: Committed digest of a sweep (:mod:`.promises`) of which a part is played again.
+        sweep: Committed digest of a sweep (:mod:`.digests`) of which a part is played again.
         states: Initial states that are found for each task on trial, where a suite's have to be found. One is enough for a comparison
             with upstream's loop.
     """
@@ -230,11 +232,10 @@ class Subject:
     @cached_property
     def suite(self) -> Suite:
         """The suite; where initial states have to be found, some are, for the tasks on trial."""
-        self.prepare(self.trial_tasks, self.states)
+        self._prepare(self.trial_tasks, self.states)
         return with_found(self.worker_spec)
 
-    def prepare(self, tasks: Sequence[str], wanted: int) -> None:
-        """Find initial states for tasks, where the suite's have to be found."""
+    def _prepare(self, tasks: Sequence[str], wanted: int) -> None:
         if self.worker_spec.suite.preparation is not None:
             one = PrepareConfig(self.name, tuple(tasks), wanted, workers=1)  # further ones would try more than are wanted
             assert find_initial_states(one) == 0
@@ -348,3 +349,11 @@ class Subject:
     def undisturbed(self) -> list[EpisodeRecord]:
         """The episodes of that sweep by one worker that has one env."""
         return self.sweep_again(1, 1)[0]
+
+    @cached_property
+    def again(self) -> list[EpisodeRecord]:
+        """The episodes of the part of the committed sweep that is played again."""
+        assert self.sweep is not None
+        promise = json.loads(self.sweep.read_text())["promises"][self.worker_spec.suite.name]
+        self._prepare(promise["tasks"], promise["again"])
+        return play_again(self.sweep, self.name, self.folder / "again")

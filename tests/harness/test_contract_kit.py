@@ -9,6 +9,7 @@ import pytest
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.contract import PROMISES, Subject, promises
+from vlarig.harness.contract.digests import write_digest, write_recording
 from vlarig.harness.evaluator import evaluate
 
 BROKEN = [
@@ -30,8 +31,8 @@ def subject_of(toy_home: Path, tmp_path: Path):
 @pytest.mark.timeout(300)
 def test_a_suite_that_keeps_them_passes_every_promise(subject_of, tmp_path: Path) -> None:
     evaluation = evaluate("toy.promising:GOOD", "toy.policies:Finder", run=tmp_path / "expert")
-    promises.write_digest(evaluation.run, tmp_path / "sweep.json")
-    promises.write_recording(evaluation.run, tmp_path / "actions.npz")
+    write_digest(evaluation.run, tmp_path / "sweep.json")
+    write_recording(evaluation.run, tmp_path / "actions.npz")
     assert len(np.load(tmp_path / "actions.npz").files) == 2
     subject = subject_of("GOOD", sweep=tmp_path / "sweep.json", recorded=tmp_path / "actions.npz")
     for promise in PROMISES:
