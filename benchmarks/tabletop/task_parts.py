@@ -81,13 +81,13 @@ def one_after_the_other(*parts: Data) -> Data:
     return {"kind": "ordered", "parts": list(parts)}
 
 
-def inside(kind: str, thing: str, place: str) -> Data:
+def inside(kind: str, obj: str, place: str) -> Data:
     """The object is in the tray or on the zone, which is what ``kind`` says, alone or not."""
-    return {"kind": f"in_{kind}", "object": thing, kind: place}
+    return {"kind": f"in_{kind}", "object": obj, kind: place}
 
 
-def on_top(thing: str, base: str) -> Data:
-    return {"kind": "on", "object": thing, "base": base}
+def on_top(obj: str, base: str) -> Data:
+    return {"kind": "on", "object": obj, "base": base}
 
 
 def still(scene: Layout, *names: str) -> list[Data]:
@@ -102,20 +102,20 @@ def others(scene: Layout, *names: str) -> list[str]:
     return [name for name in scene.names if name not in names]
 
 
-def carry(kind: str, thing: str, place: str = "", offset: Sequence[float] | np.ndarray = (0.0, 0.0)) -> Data:
+def carry(kind: str, obj: str, place: str = "", offset: Sequence[float] | np.ndarray = (0.0, 0.0)) -> Data:
     """The skill that carries an object to its place, at an offset in m from the place's centre."""
-    step: Data = {"kind": kind, "thing": thing, "place": place}
+    step: Data = {"kind": kind, "thing": obj, "place": place}
     return step if not any(offset) else {**step, "offset": [round(float(number), 4) for number in offset]}
 
 
-def bring(kind: str, thing: str, place: str) -> Data:
-    """The skill that carries an object to the middle of a tray or zone."""
-    return carry("inside" if kind == "tray" else kind, thing, place)
+def bring(kind: str, obj: str, place: str) -> Data:
+    """The skill that carries an object to the centre of a tray or zone."""
+    return carry("inside" if kind == "tray" else kind, obj, place)
 
 
-def to_spot(thing: str, spot: np.ndarray) -> Data:
+def to_spot(obj: str, spot: np.ndarray) -> Data:
     """The skill that carries an object to a spot of the table."""
-    return carry("spot", thing, "", spot)
+    return carry("spot", obj, "", spot)
 
 
 def with_tray(make: PlaceMaker) -> Maker:
@@ -137,24 +137,24 @@ SIDES = {
 }
 
 
-def can_push(scene: Layout, thing: str, zone: str) -> bool:
+def can_push(scene: Layout, obj: str, zone: str) -> bool:
     """Whether an object can be pushed into a zone, clear of all others and of the walls of trays."""
-    obstacles = [(scene.spots[name], LANE) for name in others(scene, thing)]
+    obstacles = [(scene.spots[name], LANE) for name in others(scene, obj)]
     walls = [(scene.spots[name], LANE + 0.06) for name in scene.trays]
-    return pushable(scene.spots[thing], scene.spots[zone], obstacles + walls)
+    return pushable(scene.spots[obj], scene.spots[zone], obstacles + walls)
 
 
-def pushed(thing: str, zone: str) -> Data:
+def pushed(obj: str, zone: str) -> Data:
     """The object is on the zone and was never lifted."""
-    return {"kind": "pushed", "object": thing, "zone": zone}
+    return {"kind": "pushed", "object": obj, "zone": zone}
 
 
-def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str) -> Data | None:
+def beside_it(scene: Layout, rng: np.random.Generator, obj: str, other: str) -> Data | None:
     """The skill that puts an object next to another, on a side where there is room."""
     for side in shuffled(rng, list(SIDES.values())):
         spot = scene.spots[other] + side
-        if scene.free(spot, (thing, other)) and np.linalg.norm(scene.spots[thing] - scene.spots[other]) > 0.14:
-            return carry("near", thing, other, side)
+        if scene.free(spot, (obj, other)) and np.linalg.norm(scene.spots[obj] - scene.spots[other]) > 0.14:
+            return carry("near", obj, other, side)
     return None
 
 
@@ -162,12 +162,12 @@ def grouped(*names: str) -> Data:
     return {"kind": "grouped", "objects": list(names)}
 
 
-def free_spot(scene: Layout, rng: np.random.Generator, thing: str, **wanted: tuple[float, float]) -> np.ndarray | None:
+def free_spot(scene: Layout, rng: np.random.Generator, obj: str, **wanted: tuple[float, float]) -> np.ndarray | None:
     """A free spot within ranges of ``x`` and ``y``, away from where the object is."""
     for _ in range(60):
         spot = np.round(rng.uniform((-0.16, -0.23), (0.10, 0.23)), 3)
         if any(not least <= spot["xy".index(axis)] <= most for axis, (least, most) in wanted.items()):
             continue
-        if scene.free(spot, (thing,), 0.12) and np.linalg.norm(spot - scene.spots[thing]) > 0.08:
+        if scene.free(spot, (obj,), 0.12) and np.linalg.norm(spot - scene.spots[obj]) > 0.08:
             return spot
     return None

@@ -361,11 +361,12 @@ class Child:
             if not self._ended.is_set():
                 self.kill(CRASH, f"{self._config.process} closed its end of the line and was killed")
         ended = await self._wait_for_end()
-        if self._problem:
-            reported = LOST, f"it cannot be started ({self._problem})"
+        if self._verdict is not None:
+            kind, reason = self._verdict
+        elif self._problem:
+            kind, reason = LOST, f"it cannot be started ({self._problem})"
         else:
-            reported = CRASH, f"{self._config.process} {how_it_ended(self._status)}"
-        kind, reason = self._verdict or reported
+            kind, reason = CRASH, f"{self._config.process} {how_it_ended(self._status)}"
         running = next((request.id for request in self._pending if request.delivered), 0)
         return ChildDied(kind, reason if ended else f"{reason}, but does not end", running)
 
