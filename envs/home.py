@@ -79,3 +79,15 @@ def made_whole(folder: Path) -> Iterator[Path]:
         raise unwritable(folder.parent, error) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A draft beside ``path`` to write to: at the end it replaces ``path``; after an error it is deleted."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

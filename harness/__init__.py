@@ -4,9 +4,7 @@
 and from programs ``evaluator``) and ``rollouts``. Around them:
 
 - ``children``: child processes of every kind, started, watched and ended;
-- ``simulation``: programs that run in a simulator's own environment;
 - ``machines``: workers on other machines, and the env server that lends them;
-- ``runtimes`` and ``assets``: simulators' environments and data files;
 - ``reporting``: the display, the event log and the diagnosis of a sweep;
 - ``gym``: suites as Gymnasium environments;
 - ``contract``: the tests of what is promised of every suite;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..envs.errors import VlarigError, not_importable
-from ..results.run_files import appearing
+from ..envs.home import appearing
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

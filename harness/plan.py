@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, mod
 from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol, observe
+from ..envs.assets.bundle import find_bundle
 from ..envs.background import run_to_end
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
@@ -24,7 +25,6 @@ from ..policies.batching import Batcher, Batching
 from ..policies.calls import check_fit, horizon_for, n_action_steps_for
 from ..results.manifest import Manifest
 from ..results.shards import Shard, take_initial_states
-from .assets.bundle import find_bundle
 from .children.simulator import WorkerSpec
 from .durable_env import DurableEnv
 from .preparation import with_prepared

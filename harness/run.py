@@ -21,6 +21,7 @@ import numpy as np
 from ..benchmarks.registry import find_suite, load_suite_of_run
 from ..envs.api import Episode
 from ..envs.errors import VlarigError
+from ..envs.runtimes.spec import load_spec, requested_renderers
 from ..envs.sources import Source, find_sources, source_hashes
 from ..policies.api import Policy, PolicyError
 from ..policies.calls import policy_code
@@ -35,7 +36,6 @@ from ..results.tables import Tally, run_table
 from .plan import PlannedSuite, SweepConfig
 from .preparation import prepared_hash
 from .replay import Replay
-from .runtimes.spec import load_spec, requested_renderers
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from ..envs.errors import VlarigError
-from .run_files import appearing
+from ..envs.home import appearing
 from .runs import CHOSEN, GRID_RECORD
 from .tables import RunTable
 

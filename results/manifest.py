@@ -13,9 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
+from ..envs.home import appearing
 from ..envs.untrusted import convert, first_problem
 from .records import TaskKey
-from .run_files import appearing, sync
+from .run_files import sync
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.errors import VlarigError, not_importable
+from ..envs.home import appearing
 from .ledger import Ledger
 from .manifest import Manifest
 from .records import Attempt, EpisodeRecord, TaskKey, split_key
-from .run_files import appearing, run_name
+from .run_files import run_name
 from .tables import run_table
 
 #: Name, type (as pyarrow calls it) and meaning of every column but the metrics' and the actions.

@@ -3,21 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-
-
-@contextmanager
-def appearing(path: Path) -> Generator[Path]:
-    """A draft beside ``path`` to write to: at the end it replaces ``path``; after an error it is deleted."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -9,8 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..envs.errors import VlarigError
+from ..envs.home import appearing
 from ..envs.untrusted import one_line
-from .run_files import appearing, sync
+from .run_files import sync
 
 LEDGER_NAME = "ledger.sqlite"
 SCHEMA_VERSION = 2

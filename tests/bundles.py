@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vlarig.envs.assets.bundle import find_bundle
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.assets.bundle import find_bundle
 
 
 def bundle_folder(name: str) -> Path:

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from vlarig.envs.assets.bundle import find_bundle
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.plugins import find_plugins
-from vlarig.harness.assets.bundle import find_bundle
+from vlarig.envs.runtimes import runtime
+from vlarig.envs.runtimes.runtime import Runtime, add_runtime, find_runtime
 from vlarig.harness.cli import main
-from vlarig.harness.runtimes import runtime
-from vlarig.harness.runtimes.runtime import Runtime, add_runtime, find_runtime
 
 TESTS = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vlarig.harness.runtimes.runtime import add_runtime
+from vlarig.envs.runtimes.runtime import add_runtime
 
 TESTS = Path(__file__).parent
 

@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from ...benchmarks.suite import Suite
+from ...envs import simulation
 from ...envs.api import Episode
+from ...envs.assets.bundle import Bundle, find_bundle
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame
 from ...envs.messages import LOST, MEMORY, PREPARE, START, STEP, Failure, Welcome, decode
+from ...envs.runtimes.runtime import Runtime, find_runtime
+from ...envs.runtimes.spec import Renderer, choose_renderer, keep_renderer, load_spec, spec_names
 from ...envs.sources import Source, check_unchanged, find_sources, source_hashes
 from ...envs.wire import pack
-from ..assets.bundle import Bundle, find_bundle
-from ..runtimes.runtime import Runtime, find_runtime
-from ..runtimes.spec import Renderer, choose_renderer, keep_renderer, load_spec, spec_names
 from .child import Child, Launcher
 from .child_config import ChildConfig, ChildDied
 from .launcher import excess_of, resident_bytes
@@ -84,8 +85,8 @@ class WorkerSpec:
         return replace(self, renderer=keep_renderer(load_spec(self.suite.runtime), renderers, self.renderer, run))
 
     def command(self, role: str) -> list[str]:
-        """The command line of a worker in that role; see :mod:`vlarig.harness.simulation.worker`."""
-        return [str(self.runtime.python), "-I", str(Path(__file__).parents[1] / "simulation" / "worker.py"), role]
+        """The command line of a worker in that role; see :mod:`vlarig.envs.simulation.worker`."""
+        return [str(self.runtime.python), "-I", str(Path(simulation.__file__).with_name("worker.py")), role]
 
     def environment(self) -> dict[str, str]:
         """The worker's environment variables: the driver's without :data:`SECRET` ones, which no simulator needs."""
@@ -114,7 +115,7 @@ class WorkerSpec:
         """The modules that a worker takes from the driver: name to file."""
         top = adapter_module(self.suite)
         files = {}
-        for name in ["vlarig.envs", "vlarig.harness", *([] if top == "vlarig" else [top])]:
+        for name in ["vlarig.envs", *([] if top == "vlarig" else [top])]:
             spec = importlib.util.find_spec(name)
             if spec is None or spec.origin is None:
                 raise VlarigError(
@@ -135,7 +136,7 @@ def encoded(episode: Episode) -> str:
 
 
 def worker_answers(worker_spec: WorkerSpec, question: str, **config: Any) -> Iterator[dict[str, Any]]:
-    """The answers of a worker to a question of :mod:`vlarig.harness.simulation.check`, as they come."""
+    """The answers of a worker to a question of :mod:`vlarig.envs.simulation.check`, as they come."""
     suite = worker_spec.suite
     whole = {"adapter": suite.adapter, "packages": worker_spec.packages(), "question": question, **config}
     with (

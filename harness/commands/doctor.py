@@ -17,14 +17,14 @@ import tyro
 
 from ...benchmarks.registry import load_suites
 from ...benchmarks.suite import Suite
+from ...envs.assets.bundle import find_bundle, locate_bundle
 from ...envs.errors import VlarigError
 from ...envs.home import home
+from ...envs.runtimes.runtime import Runtime, RuntimeState, check_imports, list_runtimes
+from ...envs.runtimes.spec import choose_renderer, load_spec
 from ...results.runs import evaluations_of, find_run
-from ..assets.bundle import find_bundle, locate_bundle
 from ..command_line import parse
 from ..reporting.explanation import explain, gather
-from ..runtimes.runtime import Runtime, RuntimeState, check_imports, list_runtimes
-from ..runtimes.spec import choose_renderer, load_spec
 from ..screen import Screen
 from ..sizing import Machine
 

@@ -19,15 +19,15 @@ from rich.text import Text
 from ...benchmarks.registry import load_suite, load_suites, suite_names
 from ...benchmarks.suite import Suite, Task, refuse_unknown_tasks
 from ...envs.api import Camera, Episode, Protocol
+from ...envs.assets.bundle import locate_bundle
 from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
 from ...envs.home import home
-from ..assets.bundle import locate_bundle
+from ...envs.runtimes.runtime import list_runtimes
 from ..children.simulator import WorkerSpec, encoded, worker_answers
 from ..command_line import parse
 from ..machines.fleets import LocalFleet, listed_fleet
 from ..preparation import prepare, prepared_hash, with_prepared, with_read
-from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
 from ..termination import sigterm_interrupts, until_sigterm
 

@@ -19,12 +19,12 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from ...benchmarks.registry import find_suite, load_suites
 from ...benchmarks.suite import Suite
+from ...envs.assets.bundle import AssetState, bundle_names, fetch_bundle, find_bundle, inspect_bundle, list_bundles, load_bundle
 from ...envs.errors import VlarigError
-from ..assets.bundle import AssetState, bundle_names, fetch_bundle, find_bundle, inspect_bundle, list_bundles, load_bundle
+from ...envs.runtimes.runtime import add_runtime, find_runtime, install_runtime, list_runtimes, remove_runtime
+from ...envs.runtimes.spec import choose_renderer, load_spec, spec_names
 from ..children.simulator import ONE_THREAD, adapter_module
 from ..command_line import parse
-from ..runtimes.runtime import add_runtime, find_runtime, install_runtime, list_runtimes, remove_runtime
-from ..runtimes.spec import choose_renderer, load_spec, spec_names
 from ..screen import Screen, progress, report
 
 #: The modules of pytest. It is pure Python, so that another interpreter can use it; the last two are for those before 3.11.
@@ -142,8 +142,8 @@ def runtime(arguments: list[str]) -> int:
 def run_in_runtime(name: str, command: Sequence[str]) -> int:
     """Run a module with its arguments (``pytest FILE``), or ``python`` with its own, in the interpreter of a runtime.
 
-    ``vlarig.envs``, ``vlarig.benchmarks`` and ``vlarig.harness`` are those that run here, and so are the modules of the runtime's
-    suites. Where the runtime has no pytest, the one beside vlarig is used; nothing is installed.
+    ``vlarig.envs`` and ``vlarig.benchmarks`` are those that run here, and so are the modules of the runtime's suites. Where the
+    runtime has no pytest, the one beside vlarig is used; nothing is installed.
 
     Returns:
         The exit status.
@@ -174,7 +174,7 @@ def _links(suites: Sequence[Suite]) -> Iterator[Path]:
     """A folder with vlarig's packages and the suites' own modules, and nothing else of this environment."""
     with tempfile.TemporaryDirectory(prefix="vlarig-") as text:
         folder = Path(text)
-        for package in ("vlarig.benchmarks", "vlarig.envs", "vlarig.harness"):
+        for package in ("vlarig.benchmarks", "vlarig.envs"):
             _link(folder, package)
         for suite in suites:
             for module in (adapter_module(suite), find_suite(suite.name).module.partition(".")[0]):

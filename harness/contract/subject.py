@@ -25,11 +25,11 @@ import numpy as np
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
 from ...envs.api import Episode, Needs, Protocol
+from ...envs.home import appearing
 from ...envs.parity import sample_actions
 from ...policies.api import Policy, Reply, Request
 from ...results.ledger import Ledger
 from ...results.records import EpisodeRecord
-from ...results.run_files import appearing
 from .. import plan
 from ..children.simulator import WorkerSpec, encoded, worker_answers
 from ..children.supervisor import WorkerLine
@@ -257,7 +257,7 @@ class Subject:
         return self.suite.episode(found, states[number % len(states)], 0, rules)
 
     def ask(self, question: str, **config: Any) -> list[dict[str, Any]]:
-        """The answers of a worker of the suite to a question, see :mod:`vlarig.harness.simulation.check`."""
+        """The answers of a worker of the suite to a question, see :mod:`vlarig.envs.simulation.check`."""
         return list(worker_answers(self.worker_spec, question, **config))
 
     def play(self, runs: Sequence[Sequence[tuple[Episode, int, bool]]]) -> list[list[list[str]]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from ..run_files import appearing
+from ...envs.home import appearing
 from .site import Site
 
 #: This file marks a folder as an earlier site, which may be replaced.

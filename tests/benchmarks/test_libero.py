@@ -17,8 +17,8 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.runtimes.runtime import find_runtime
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
-from vlarig.harness.runtimes.runtime import find_runtime
 
 SUITES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
 

@@ -13,10 +13,10 @@ from scipy.spatial.transform import Rotation
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.simpler.expert import SimplerExpert
 from vlarig.envs.api import Episode, Observation
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.envs.simpler.goals import TABLE_TOP, StepState, holds
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness import evaluate
-from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.registry import load_policy
 

@@ -12,9 +12,9 @@ from watching_expert import WatchingExpert
 from vlarig.benchmarks.captions import DIMENSIONS, Description
 from vlarig.benchmarks.tabletop.captions import describe_episode
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness import evaluate
-from vlarig.harness.runtimes.runtime import Runtime
 
 
 def played(suite: str, task: str, run: Path) -> tuple[list[str], list[Any], np.ndarray, str]:

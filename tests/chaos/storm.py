@@ -21,9 +21,9 @@ from chaos.settings import Settings
 from chaos.strikes import aim
 from vlarig.benchmarks.suite import Patience, Suite
 from vlarig.envs import backoff
+from vlarig.envs.simulation.worker import die_with_parent
 from vlarig.harness import plan, workers
 from vlarig.harness.contract.subject import DriverActivity
-from vlarig.harness.simulation.worker import die_with_parent
 from vlarig.harness.workers import Worker
 
 

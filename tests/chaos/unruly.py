@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import STORM
-from vlarig.harness.simulation.simulator import load_adapter
+from vlarig.envs.simulation.simulator import load_adapter
 
 #: Bytes that a growing simulator takes at a time.
 BITE = 2**26

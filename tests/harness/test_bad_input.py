@@ -11,8 +11,8 @@ import pytest
 from comparing import results
 from conftest import TESTS
 
+from vlarig.envs.runtimes.runtime import add_runtime
 from vlarig.harness.cli import main
-from vlarig.harness.runtimes.runtime import add_runtime
 from vlarig.results.lock import RunLock
 
 SENTENCES = [

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.runtimes.drivers import LAVAPIPE
+from vlarig.envs.runtimes.runtime import Runtime, RuntimeState
+from vlarig.envs.runtimes.spec import Renderer
 from vlarig.harness.commands import doctor
-from vlarig.harness.runtimes.drivers import LAVAPIPE
-from vlarig.harness.runtimes.runtime import Runtime, RuntimeState
-from vlarig.harness.runtimes.spec import Renderer
 
 ABSENT = RuntimeState("absent", "a runtime", None, "the runtime 'absent' is not installed; run: vlarig runtime install absent")
 ADOPTED = RuntimeState("mine", "adopted", Runtime("mine", Path("/opt/python"), "0" * 64, adopted=True))

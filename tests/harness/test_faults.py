@@ -25,11 +25,11 @@ from vlarig.benchmarks.suite import Patience
 from vlarig.envs import backoff
 from vlarig.envs.api import ChunkResult, Needs, StepResult
 from vlarig.envs.messages import Failure, Start, Started, Step
+from vlarig.envs.runtimes.runtime import Runtime
+from vlarig.envs.simulation.simulator import EnvRack
 from vlarig.harness import Rollouts, evaluate, plan
 from vlarig.harness.children.supervisor import WorkerLine
 from vlarig.harness.machines.fleets import LocalFleet
-from vlarig.harness.runtimes.runtime import Runtime
-from vlarig.harness.simulation.simulator import EnvRack
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 

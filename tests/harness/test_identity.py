@@ -23,13 +23,13 @@ from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.runtimes import spec as runtime_spec
 from vlarig.envs.snapshot import Needs
 from vlarig.envs.sources import CodeChangedError
 from vlarig.harness import Evaluator, evaluate
 from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.children.supervisor import SimulatorFault
 from vlarig.harness.replay import replay_run
-from vlarig.harness.runtimes import spec as runtime_spec
 from vlarig.harness.workers import local_workers
 from vlarig.policies.api import Policy, PolicyError, Reply, Request
 from vlarig.results import merging

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlarig.harness.runtimes.runtime import Runtime
+from vlarig.envs.runtimes.runtime import Runtime
 
 #: A task of each suite, with the simulators that run them: two builds of MuJoCo, and SAPIEN.
 TASKS = {

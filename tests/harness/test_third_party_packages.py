@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from conftest import Cli
 
+from vlarig.envs.runtimes.runtime import add_runtime
 from vlarig.harness.commands.envs import new_benchmark
-from vlarig.harness.runtimes.runtime import add_runtime
 from vlarig.results.manifest import Manifest
 
 PROJECT = """

@@ -20,11 +20,11 @@ from toy.suite import TOY_SUITE
 
 from vlarig.envs import backoff
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.runtimes.runtime import add_runtime
 from vlarig.harness import register_envs
 from vlarig.harness.gym import env as gym_env
 from vlarig.harness.gym.env import RemoteEnv
 from vlarig.harness.gym.vector import RemoteVectorEnv
-from vlarig.harness.runtimes.runtime import add_runtime
 
 TESTS = Path(__file__).parents[1]
 ENVS = 3

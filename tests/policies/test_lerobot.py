@@ -15,7 +15,7 @@ import pytest
 from comparing import results
 from third_party.environments import environment
 
-from vlarig.harness.runtimes.runtime import Runtime
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError
 from vlarig.policies.registry import load_policy
 

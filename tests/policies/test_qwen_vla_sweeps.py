@@ -10,9 +10,9 @@ import torch
 from comparing import results
 from served import served
 
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.rollouts import Rollouts
-from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.policies.qwen_vla.recording import RecordedBatch, evaluate
 from vlarig.policies.registry import load_policy

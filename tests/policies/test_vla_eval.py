@@ -26,10 +26,10 @@ from websockets.sync.server import ServerConnection, serve
 from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness import evaluate
-from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import msgspec
 
 from ...envs.errors import VlarigError
+from ...envs.home import appearing
 from ...envs.untrusted import convert
-from ...results.run_files import appearing
 from .cleaning import CleaningReport, Drop, judge
 from .cleaning_rules import Thresholds
 from .decoding import typed

@@ -12,11 +12,11 @@ import numpy as np
 
 from ...envs.embodiments import Embodiment
 from ...envs.errors import VlarigError, suggestion
+from ...envs.home import appearing
 from ...envs.untrusted import convert
 from ...policies.api import PolicyError
 from ...policies.conventions import embodiment_named
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
-from ...results.run_files import appearing
 from .dataset import Trajectories, fit_statistics
 from .errors import DataError
 from .lerobot_files import Meta

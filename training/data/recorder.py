@@ -24,11 +24,11 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Episode
 from ...envs.embodiments import Embodiment
 from ...envs.errors import VlarigError
+from ...envs.home import appearing
 from ...harness.sinks import Transition
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import Attempt, split_key
-from ...results.run_files import appearing
 from .lerobot_episode import EpisodeDraft, RecordedEpisode, need_data_extra, read_steps
 from .lerobot_writer import INFO, write_dataset
 

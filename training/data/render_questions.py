@@ -31,6 +31,7 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Needs, Observation, Snapshot
 from ...envs.background import all_of
 from ...envs.embodiments import Embodiment
+from ...envs.home import appearing
 from ...envs.plugins import registered_experts
 from ...harness.durable_env import DurableEnv
 from ...harness.gym.env import SimulatorPool
@@ -39,7 +40,6 @@ from ...policies.api import Request
 from ...policies.qwen_vla.end_numbers import end_numbers, hand_pose
 from ...policies.qwen_vla.prompt import embodiment_prompt
 from ...policies.scripted import ExpertPolicy
-from ...results.run_files import appearing
 from .errors import DataError
 from .families import FAMILIES, Family
 from .instructions import Instruction, instruction, own_task

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
+from vlarig.envs.assets.bundle import find_bundle
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.home import home, one_at_a_time
-from vlarig.harness.assets.bundle import find_bundle
-from vlarig.harness.runtimes.spec import load_spec
+from vlarig.envs.runtimes.spec import load_spec
 
 HERE = Path(__file__).parent
 INSIDE = HERE / "inside"

@@ -16,7 +16,7 @@ from lerobot_data import ROBOT, record_dataset
 from lerobot_images import LENGTHS, TASKS, frame_image, numbers, shown
 from third_party.environments import environment
 
-from vlarig.harness.runtimes.runtime import Runtime
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.training.data.lerobot import open_lerobot
 
 SCRIPT = Path(__file__).parents[2] / "third_party" / "lerobot_datasets.py"

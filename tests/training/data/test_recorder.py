@@ -20,8 +20,8 @@ from toy.suite import TOY_SUITE
 
 from vlarig.envs.api import Needs
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.harness.cli import main
-from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.results.ledger import Ledger
 from vlarig.training.data import lerobot_writer
 from vlarig.training.data.captions import CaptionDataset

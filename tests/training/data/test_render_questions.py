@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.runtimes.runtime import Runtime
 from vlarig.envs.tabletop import layout
 from vlarig.harness.cli import main as vlarig
-from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.conversation import Still
 from vlarig.results.ledger import Ledger
 from vlarig.training.data import question_scenes

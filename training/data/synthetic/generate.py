@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ....envs.errors import suggestion
+from ....envs.home import appearing
 from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_of, statistics_to_data
-from ....results.run_files import appearing
 from ..errors import DataError
 from .arms import ARMS
 from .collision import Collisions

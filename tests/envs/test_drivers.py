@@ -11,11 +11,11 @@ import subprocess
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.runtimes import drivers
-from vlarig.harness.runtimes import spec as runtime_spec
-from vlarig.harness.runtimes.drivers import LAVAPIPE, NVIDIA, find_driver, load_driver
-from vlarig.harness.runtimes.runtime import find_runtime
-from vlarig.harness.runtimes.spec import Renderer, choose_renderer, load_spec
+from vlarig.envs.runtimes import drivers
+from vlarig.envs.runtimes import spec as runtime_spec
+from vlarig.envs.runtimes.drivers import LAVAPIPE, NVIDIA, find_driver, load_driver
+from vlarig.envs.runtimes.runtime import find_runtime
+from vlarig.envs.runtimes.spec import Renderer, choose_renderer, load_spec
 
 
 @pytest.fixture

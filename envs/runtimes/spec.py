@@ -6,16 +6,16 @@ import ctypes.util
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import tomllib
 
-from ...envs.errors import VlarigError, suggestion
-from ...envs.plugins import runtime_files
+from ..errors import VlarigError, suggestion
+from ..plugins import runtime_files
 from .drivers import Driver, can_install, find_driver, load_driver, too_old
 
 #: Environment variable by which a user requests renderers.

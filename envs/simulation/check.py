@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ...envs.api import Env, Episode, Needs
-from ...envs.checker import each_finding
-from ...envs.errors import VlarigError
-from ...envs.faults import describe
-from ...envs.parity import NotEqualError, parity, sample_actions
-from ...envs.wire import unpack
+from ..api import Env, Episode, Needs
+from ..checker import each_finding
+from ..errors import VlarigError
+from ..faults import describe
+from ..parity import NotEqualError, parity, sample_actions
+from ..wire import unpack
 from .simulator import load_adapter
 
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...envs.errors import VlarigError
-from ...envs.home import home, made_whole, one_at_a_time
+from ..errors import VlarigError
+from ..home import home, made_whole, one_at_a_time
 from .archives import Watch, assemble, assembled_name, download_files, find_archive, unpack, unpacked_name
 from .spec import UNKNOWN, BundleSpec, Contents, bundle_names, check_files, load_bundle
 

@@ -26,10 +26,10 @@ from rich.console import Console
 from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
+from vlarig.envs.assets import bundle as assets
+from vlarig.envs.assets import spec as asset_spec
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import cli, evaluate, plan, replay
-from vlarig.harness.assets import bundle as assets
-from vlarig.harness.assets import spec as asset_spec
 from vlarig.harness.children.simulator import WorkerSpec
 from vlarig.harness.commands import doctor
 from vlarig.results.forms.markdown import for_markdown
@@ -202,7 +202,7 @@ def left_over(home: Path) -> list[str]:
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
     """``vlarig`` in a process of its own that knows the made-up bundle."""
     code = (
-        "import sys; from pathlib import Path; from vlarig.harness.assets import spec; "
+        "import sys; from pathlib import Path; from vlarig.envs.assets import spec; "
         "spec.bundle_files = lambda: {'toys': Path(sys.argv[1])}; "
         "from vlarig.harness.cli import main; raise SystemExit(main(sys.argv[2:]))"
     )
@@ -589,7 +589,7 @@ def test_addresses_that_cannot_be_reached(home, tmp_path):
 
 
 def test_a_connection_that_goes_silent_is_given_up(home, server, monkeypatch):
-    monkeypatch.setattr("vlarig.harness.assets.archives.SILENCE", 0.2)
+    monkeypatch.setattr("vlarig.envs.assets.archives.SILENCE", 0.2)
     server.gate.clear()
     with pytest.raises(VlarigError, match=r"ended early, after \d+ bytes \(no byte came for 0 s\); nothing was installed"):
         assets.fetch_bundle("toys")

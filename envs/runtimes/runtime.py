@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from ...envs.errors import VlarigError
-from ...envs.home import home, one_at_a_time
-from ...results.run_files import appearing
+from ..errors import VlarigError
+from ..home import appearing, home, one_at_a_time
 from .drivers import can_install, install_driver, run_step
 from .spec import Renderer, RuntimeSpec, candidates, choose_renderer, load_spec, spec_names
 

@@ -55,7 +55,7 @@ def main() -> None:
         return  # the parent died before that
     config = json.loads(line)
     sys.meta_path.insert(0, PackageFinder(config["packages"]))
-    importlib.import_module(f"vlarig.harness.simulation.{sys.argv[1]}").main(config)
+    importlib.import_module(f"vlarig.envs.simulation.{sys.argv[1]}").main(config)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Union
 
-from ...envs.api import Env
-from ...envs.errors import BadMessageError, UnfitEpisodeError, VlarigError
-from ...envs.faults import describe, traceback_of
-from ...envs.framing import Frame, receive_frame, send_frame
-from ...envs.messages import (
+from ..api import Env
+from ..errors import BadMessageError, UnfitEpisodeError, VlarigError
+from ..faults import describe, traceback_of
+from ..framing import Frame, receive_frame, send_frame
+from ..messages import (
     ENV_ERROR,
     REFUSED,
     UNFIT,
@@ -33,7 +33,7 @@ from ...envs.messages import (
     decode,
     encode,
 )
-from ...envs.wire import MAX_MESSAGE_BYTES
+from ..wire import MAX_MESSAGE_BYTES
 
 
 def load_adapter(name: str) -> type[Env]:

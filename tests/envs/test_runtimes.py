@@ -13,8 +13,8 @@ import pytest
 from uv import find_uv_bin
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.runtimes import runtime as runtimes
-from vlarig.harness.runtimes import spec as runtime_spec
+from vlarig.envs.runtimes import runtime as runtimes
+from vlarig.envs.runtimes import spec as runtime_spec
 
 TOY = """
 title = "a toy"

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...envs.errors import VlarigError, suggestion
-from ...envs.home import home, one_at_a_time, unwritable
+from ..errors import VlarigError, suggestion
+from ..home import home, one_at_a_time, unwritable
 
 #: Where systems keep manifests; the user's own folder comes first (LoaderDriverInterface.md, "Driver Discovery on Linux").
 SYSTEM_FOLDERS = ("~/.local/share", "/usr/local/etc", "/usr/local/share", "/etc", "/usr/share")

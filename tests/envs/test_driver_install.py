@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.runtimes import drivers
-from vlarig.harness.runtimes import runtime as runtimes
-from vlarig.harness.runtimes import spec as runtime_spec
-from vlarig.harness.runtimes.drivers import LAVAPIPE, find_driver, install_driver, own_sources, private_folder
+from vlarig.envs.runtimes import drivers
+from vlarig.envs.runtimes import runtime as runtimes
+from vlarig.envs.runtimes import spec as runtime_spec
+from vlarig.envs.runtimes.drivers import LAVAPIPE, find_driver, install_driver, own_sources, private_folder
 
 #: Writes down how it was called and with which sources, and brings two packages unless it is set to fail.
 APT_GET = """

@@ -24,9 +24,9 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ...envs.errors import VlarigError
-from ...envs.home import made_whole, one_at_a_time
-from ...envs.untrusted import one_line
+from ..errors import VlarigError
+from ..home import made_whole, one_at_a_time
+from ..untrusted import one_line
 from .spec import MADE, UNKNOWN, BundleSpec, Source, content_id, file_hash
 
 if sys.version_info >= (3, 14):
@@ -224,7 +224,7 @@ def unpack(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
 def assemble(spec: BundleSpec, archives: Sequence[Path], folder: Path, report: Callable[[str], None]) -> None:
     """Put a bundle together from its parts, an archive for each, unless that was done before, and have it completed.
 
-    The contents of what was completed are written to :data:`~vlarig.harness.assets.spec.MADE` in the folder.
+    The contents of what was completed are written to :data:`~vlarig.envs.assets.spec.MADE` in the folder.
     """
 
     def fill(scratch: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from ...envs.errors import VlarigError, suggestion
-from ...envs.plugins import bundle_files
+import tomllib
+
+from ..errors import VlarigError, suggestion
+from ..plugins import bundle_files
 
 #: File in a folder that was put together from parts: the stand-ins that were made for what the parts lack, as a bundle lists files.
 MADE = "stand_ins.txt"
