@@ -18,7 +18,6 @@ from typing import Literal, Protocol, Self, TypeVar, get_args
 import numpy as np
 
 from ..envs.api import ChunkResult, Episode, Observation
-from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..policies.api import Reply, Request
 from ..results.ledger import Ledger
@@ -81,6 +80,46 @@ class Sink(Protocol):
         ...
 
 
+@dataclass
+class EpisodeSoFar:
+    """What an episode's chunks came to: the steps that were run, rewards, and seconds; images, megabytes each, are dropped."""
+
+    actions: list[np.ndarray] = field(default_factory=list)
+    reward: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, transition: Transition) -> None:
+        steps = transition.result.steps
+        self.actions.append(transition.actions[: len(steps)])
+        for step in steps:  # one by one: sum() rounds differently from Python 3.12 on
+            self.reward += step.reward
+        for name, value in transition.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+
+class EpisodeSink:
+    """A sink that takes whole episodes."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, EpisodeSoFar] = {}
+
+    async def emit(self, transition: Transition) -> None:
+        """Add a chunk; with an episode's last, :meth:`finish` it."""
+        env = transition.request.env
+        if transition.request.chunk == 0:
+            self._under_way[env] = EpisodeSoFar()
+        self._under_way[env].add(transition)
+        if transition.result.over:
+            await self.finish(transition, self._under_way.pop(env))
+
+    async def finish(self, last: Transition, episode: EpisodeSoFar) -> None:
+        """Take an episode, after its last chunk."""
+        raise NotImplementedError
+
+    async def fault(self, attempt: Attempt) -> None:
+        """A failed attempt is no episode."""
+
+
 T = TypeVar("T")
 
 #: Writes that may wait for the disk at a time; a caller with a further one waits too, so that a slow disk slows a sweep instead of
@@ -91,7 +130,7 @@ MOST_WAITING = 64
 TOLERANCE = 0.01
 
 
-class LedgerSink:
+class LedgerSink(EpisodeSink):
     """Writes finished episodes and failed attempts to a ledger, from a thread of its own.
 
     A commit waits for the disk, the event loop must not: up to :data:`MOST_WAITING` writes are queued, and a write that fails is raised
@@ -99,8 +138,8 @@ class LedgerSink:
     """
 
     def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
         self._ledger = ledger
-        self._drafts: dict[int, _Draft] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._writes: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
@@ -116,14 +155,11 @@ class LedgerSink:
         self._raise_failure()
 
     async def emit(self, transition: Transition) -> None:
-        """Add a chunk; with an episode's last, write its record."""
         self._raise_failure()
-        env = transition.request.env
-        if transition.request.chunk == 0:
-            self._drafts[env] = _Draft()
-        self._drafts[env].add(transition)
-        if transition.result.over:
-            await self._write(self._ledger.write_episode, self._drafts.pop(env).record(transition))
+        await super().emit(transition)
+
+    async def finish(self, last: Transition, episode: EpisodeSoFar) -> None:
+        await self._write(self._ledger.write_episode, _record(last, episode))
 
     async def fault(self, attempt: Attempt) -> None:
         self._raise_failure()
@@ -147,51 +183,35 @@ class LedgerSink:
             raise self._failure
 
 
-@dataclass
-class _Draft:
-    """The parts of an episode's chunks that its record needs; their images, megabytes each, are dropped."""
-
-    actions: list[np.ndarray] = field(default_factory=list)
-    reward: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, transition: Transition) -> None:
-        steps = transition.result.steps
-        self.actions.append(transition.actions[: len(steps)])
-        for step in steps:  # one by one: sum() rounds differently from Python 3.12 on
-            self.reward += step.reward
-        for name, value in transition.seconds.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + value
-
-    def record(self, last: Transition) -> EpisodeRecord:
-        """The record, after the last chunk."""
-        episode, snapshot = last.episode, last.result.snapshot
-        assert last.success is not None, f"{episode.key} ended before its own rule was decided"
-        return EpisodeRecord(
-            key=episode.key,
-            suite=episode.suite,
-            protocol=f"{episode.protocol.name}@{episode.protocol.version}",
-            task=episode.task,
-            variant=episode.variant,
-            initial_state=episode.initial_state,
-            repeat=episode.repeat,
-            success=last.success,
-            outcome=snapshot.outcome,
-            reward=self.reward,
-            steps=snapshot.step,
-            primitives=snapshot.primitives,
-            chunks=tuple(len(steps) for steps in self.actions),
-            actions=np.concatenate(self.actions),
-            metrics=snapshot.metrics,
-            state_digest=snapshot.state_digest,
-            image_digest=snapshot.image_digest,
-            seconds={**self.seconds, "total": sum(self.seconds.values())},
-            worker=last.worker,
-            instruction=snapshot.instruction,
-        )
+def _record(last: Transition, so_far: EpisodeSoFar) -> EpisodeRecord:
+    """The record of an episode, after its last chunk."""
+    episode, snapshot = last.episode, last.result.snapshot
+    assert last.success is not None, f"{episode.key} ended before its own rule was decided"
+    return EpisodeRecord(
+        key=episode.key,
+        suite=episode.suite,
+        protocol=f"{episode.protocol.name}@{episode.protocol.version}",
+        task=episode.task,
+        variant=episode.variant,
+        initial_state=episode.initial_state,
+        repeat=episode.repeat,
+        success=last.success,
+        outcome=snapshot.outcome,
+        reward=so_far.reward,
+        steps=snapshot.step,
+        primitives=snapshot.primitives,
+        chunks=tuple(len(steps) for steps in so_far.actions),
+        actions=np.concatenate(so_far.actions),
+        metrics=snapshot.metrics,
+        state_digest=snapshot.state_digest,
+        image_digest=snapshot.image_digest,
+        seconds={**so_far.seconds, "total": sum(so_far.seconds.values())},
+        worker=last.worker,
+        instruction=snapshot.instruction,
+    )
 
 
-class BoundsWatch:
+class BoundsWatch(EpisodeSink):
     """A sink that warns once of each channel whose actions lie beyond its bounds, when the first such episode is over.
 
     Args:
@@ -199,24 +219,13 @@ class BoundsWatch:
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__()
         self._warn = warn
-        self._chunks: dict[int, list[np.ndarray]] = {}
         self._warned: defaultdict[str, set[int]] = defaultdict(set)
 
-    async def emit(self, transition: Transition) -> None:
-        """Keep the steps of a chunk; with an episode's last, check them all."""
-        request = transition.request
-        if request.chunk == 0:
-            self._chunks[request.env] = []
-        self._chunks[request.env].append(transition.actions)
-        if transition.result.over:
-            self._check(request.embodiment, np.concatenate(self._chunks.pop(request.env)))
-
-    async def fault(self, attempt: Attempt) -> None:
-        """A failed attempt says nothing about actions."""
-
-    def _check(self, embodiment: Embodiment, actions: np.ndarray) -> None:
-        """Check an episode's actions, ``float32[T, A]``."""
+    async def finish(self, last: Transition, episode: EpisodeSoFar) -> None:
+        """Check the episode's actions."""
+        embodiment, actions = last.request.embodiment, np.concatenate(episode.actions)  # float32[T, A]
         low, high = np.array([(channel.low, channel.high) for channel in embodiment.channels]).T
         margin = TOLERANCE * (high - low)
         beyond = ((actions < low - margin) | (actions > high + margin)).sum(axis=0)

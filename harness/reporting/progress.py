@@ -18,9 +18,9 @@ from ...policies.member_queue import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
 from ..engine import Engine
-from ..sinks import Sink, Transition
+from ..sinks import EpisodeSink, EpisodeSoFar, Sink, Transition
 from ..workers import Worker
-from .events import ACTIVITIES, EpisodeEvent, ProgressEvent, SuiteEvent, TimeBreakdown
+from .events import EpisodeEvent, ProgressEvent, SuiteEvent, TimeBreakdown
 from .logs import EventLog
 
 #: Seconds over which the present rate is measured.
@@ -231,38 +231,29 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-class Reporter:
+class Reporter(EpisodeSink):
     """Writes events about episodes, attempts, workers and progress to an event log.
 
     ``progress`` is a sink of its own, to be called before this one.
     """
 
     def __init__(self, event_log: EventLog, progress: Progress) -> None:
+        super().__init__()
         self._event_log = event_log
         self._progress = progress
-        self._spent: dict[int, dict[str, float]] = {}
         self._failed: Counter[str] = Counter()
 
-    async def emit(self, transition: Transition) -> None:
-        """Count a chunk; with an episode's last, write the episode's event."""
-        env = transition.request.env
-        if transition.request.chunk == 0:
-            self._spent[env] = dict.fromkeys(ACTIVITIES, 0.0)
-        spent = self._spent[env]
-        for name in ACTIVITIES:
-            spent[name] += transition.seconds[name]
-        if not transition.result.over:
-            return
-        key = transition.episode.key
+    async def finish(self, last: Transition, episode: EpisodeSoFar) -> None:
+        key = last.episode.key
         self._event_log.write(
             EpisodeEvent(
                 key=key,
-                worker=transition.worker,
+                worker=last.worker,
                 attempt=self._failed.pop(key, 0) + 1,
-                success=bool(transition.success),
-                steps=transition.result.snapshot.step,
-                chunks=transition.request.chunk + 1,
-                spent=self._spent.pop(env),
+                success=bool(last.success),
+                steps=last.result.snapshot.step,
+                chunks=len(episode.actions),
+                spent=episode.seconds,
             )
         )
 
