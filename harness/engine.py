@@ -218,7 +218,7 @@ async def _worker_ready(worker: Worker, queue: EpisodeQueue) -> bool:
 class EpisodeQueue:
     """The episodes that a sweep still owes. Which worker runs an episode never changes its result.
 
-    Each episode that was taken is either :meth:`done`, or :meth:`put_back` where its worker is lost.
+    Each episode that was taken is either :meth:`done`, or :meth:`put_back` where its worker, or the policy's process, is lost.
     """
 
     def __init__(self, episodes: Iterable[Episode]) -> None:
@@ -256,7 +256,7 @@ class EpisodeQueue:
         self._changed.set()
 
     def put_back(self, episode: Episode) -> None:
-        """An episode that was taken must be started again, by the next worker."""
+        """An episode that was taken must be started again: it is the next of its task."""
         self._by_task[_task(episode)].appendleft(episode)
         self.done()
 

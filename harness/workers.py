@@ -1,4 +1,4 @@
-"""Workers of a sweep, on any machine: replaced when they die, awaited where their machine is away."""
+"""Workers on any machine: replaced when they die, awaited where their machine is away."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Batches of requests: envs send them one by one, the policy answers many at a time in a thread of its own.
 
-The members of a pool answer side by side. An episode keeps to one of them, since a policy may keep a state for each env; where a
-member is lost, its episodes are lost too and restart, which counts as no failed attempt.
+The members of a pool answer side by side. An episode keeps to one of them, since a policy may keep a state for each env. Where a member
+is lost, its requests go to another; those of a policy that does keep a state fail with ``PolicyLost``.
 """
 
 from __future__ import annotations

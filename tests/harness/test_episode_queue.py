@@ -44,6 +44,17 @@ def test_a_worker_stays_with_its_task_and_helps_with_another_at_the_end() -> Non
     assert rest == ["reach_red"] * 3 + ["reach_blue"]
 
 
+def test_an_episode_that_is_put_back_is_the_next_of_its_task() -> None:
+    async def run() -> None:
+        first, second, *_ = [episode for episode in TOY_SUITE.episodes(per_task=3) if episode.task == "reach_red"]
+        queue = EpisodeQueue([first, second])
+        assert await queue.take(0) == first
+        queue.put_back(first)
+        assert [await queue.take(0), await queue.take(1)] == [first, second]
+
+    asyncio.run(run())
+
+
 def test_an_episode_that_is_put_back_goes_to_a_worker_that_waits_for_the_end() -> None:
     async def run() -> None:
         queue = EpisodeQueue(TOY_SUITE.episodes(per_task=1)[:1])
