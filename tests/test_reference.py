@@ -142,17 +142,17 @@ def attributes_of(init: Any) -> Iterator[str]:
                 yield target.attr
 
 
-def in_code(thing: Any) -> dict[str, Member]:
+def in_code(public: Any) -> dict[str, Member]:
     """The members of a class of vlarig's, inherited ones too, or the parameters of a function."""
-    if not isinstance(thing, type):
-        return parameters(thing)
+    if not isinstance(public, type):
+        return parameters(public)
     found: dict[str, Member] = {}
-    own = [cls for cls in thing.__mro__ if cls.__module__.startswith("vlarig.")]
+    own = [cls for cls in public.__mro__ if cls.__module__.startswith("vlarig.")]
     for cls in own:
         for name, annotation in vars(cls).get("__annotations__", {}).items():
             found.setdefault(name, value(annotation, vars(cls).get(name, MISSING)))
-    if is_dataclass(thing):
-        for each in fields(thing):
+    if is_dataclass(public):
+        for each in fields(public):
             made = each.default_factory() if each.default_factory is not MISSING else each.default
             found[each.name] = value(each.type, made)
     elif (init := next((vars(cls)["__init__"] for cls in own if "__init__" in vars(cls)), None)) and Protocol not in own[
@@ -202,15 +202,15 @@ def test_the_page_has_the_members_of_the_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", on_page())
 def test_each_member_has_a_docstring(name: str) -> None:
-    thing = resolve_name(name)
-    own = [cls for cls in thing.__mro__ if cls.__module__.startswith("vlarig.")] if isinstance(thing, type) else [thing]
+    public = resolve_name(name)
+    own = [cls for cls in public.__mro__ if cls.__module__.startswith("vlarig.")] if isinstance(public, type) else [public]
     source = "".join(map(inspect.getsource, own))
-    for member in in_code(thing):
+    for member in in_code(public):
         word = re.escape(member.lstrip("*"))
         described = re.search(
             rf"^ +{word}: \w|^ +(self\.)?{word}: .*\n +\"\"\"|^ +self\.{word} = .*\n +\"\"\"", source, re.MULTILINE
         )
-        assert described or getattr(getattr(thing, member, None), "__doc__", None), f"{name}.{member} has no docstring"
+        assert described or getattr(getattr(public, member, None), "__doc__", None), f"{name}.{member} has no docstring"
 
 
 def test_the_page_has_the_classes_that_others_write() -> None:

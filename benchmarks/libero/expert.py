@@ -59,7 +59,7 @@ BASKET_DIP = 0.025
 BASKET_PLACED = (0.058, 0.135)
 PLATE_PLACED = (0.028, 0.03)
 
-_INSTRUCTION = re.compile(r"pick (?:up )?the (?P<thing>.+) and place it (?P<place>in the basket|on the plate)")
+_INSTRUCTION = re.compile(r"pick (?:up )?the (?P<object>.+) and place it (?P<place>in the basket|on the plate)")
 _PLACES = {"in the basket": "basket_1", "on the plate": "plate_1"}
 
 
@@ -67,7 +67,7 @@ _PLACES = {"in the basket": "basket_1", "on the plate": "plate_1"}
 class Task:
     """What is to be done: the name of the object to move, and that of the object which it belongs in or on."""
 
-    thing: str
+    object: str
     place: str
 
 
@@ -93,9 +93,9 @@ class SceneState:
         """``float64[3]``: the position of an object's body."""
         return self.poses[name][:3]
 
-    def obstacles(self, thing: str) -> np.ndarray:
+    def obstacles(self, moved: str) -> np.ndarray:
         """``float64[boxes, 8, 3]``: the boxes of everything but one object."""
-        return np.concatenate([boxes(points) for name, points in self.points.items() if name != thing])
+        return np.concatenate([boxes(points) for name, points in self.points.items() if name != moved])
 
 
 class LiberoExpert(ScriptedExpert[SceneState]):
@@ -113,7 +113,7 @@ class LiberoExpert(ScriptedExpert[SceneState]):
 
     def _script(self, request: Request, state: EpisodeState[SceneState]) -> Iterator[np.ndarray]:
         task, scene = parse(request.observation["instruction"]), state.scene
-        for name in (task.thing, task.place):
+        for name in (task.object, task.place):
             if name not in scene.poses or name not in scene.points:
                 there = ", ".join(sorted(scene.poses))
                 raise PolicyError(f"{request.key}: the instruction names {name!r}, but in the scene there are {there}")
@@ -132,7 +132,7 @@ def parse(instruction: str) -> Task:
             f"the expert does not understand {instruction!r}; "
             "it knows 'pick up the ... and place it in the basket' and 'pick up the ... and place it on the plate'"
         )
-    words = found["thing"]
+    words = found["object"]
     obj = "akita_black_bowl_1" if "black bowl" in words else f"{words.replace(' ', '_')}_1"
     return Task(obj, _PLACES[found["place"]])
 
@@ -142,10 +142,10 @@ def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray
     tried: list[Grasp] = []
     while True:
         scene = state.scene
-        grasp = choose(scene.points[task.thing], scene.obstacles(task.thing), scene.where(task.place), tried)
+        grasp = choose(scene.points[task.object], scene.obstacles(task.object), scene.where(task.place), tried)
         tried.append(grasp)
-        state.keypoints = partial(_keypoints, task=task, grasp=grasp, offset=grasp.place - scene.where(task.thing))
-        yield from _take(state, task.thing, grasp)
+        state.keypoints = partial(_keypoints, task=task, grasp=grasp, offset=grasp.place - scene.where(task.object))
+        yield from _take(state, task.object, grasp)
         yield from _bring(state, task, grasp.yaw)
         state.stage = "wait"
         while _placed(state.scene, task):
@@ -160,7 +160,7 @@ def _keypoints(scene: SceneState, task: Task, grasp: Grasp, offset: np.ndarray) 
     """
     goal = scene.where(task.place)
     depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0
-    return Keypoints(scene.where(task.thing) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw)
+    return Keypoints(scene.where(task.object) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw)
 
 
 def _words(name: str) -> str:
@@ -201,13 +201,13 @@ def _bring(state: EpisodeState[SceneState], task: Task, yaw: float) -> Iterator[
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
 
     def keeps() -> bool:
-        points = state.scene.points[task.thing]
+        points = state.scene.points[task.object]
         beyond = np.maximum(points.min(0) - state.scene.grip, state.scene.grip - points.max(0))
         return bool(beyond.max() < LOST)
 
     def below() -> float:
         """How far the object reaches down below the grip site; it may swing there."""
-        return float(state.scene.grip[2] - state.scene.points[task.thing][:, 2].min())
+        return float(state.scene.grip[2] - state.scene.points[task.object][:, 2].min())
 
     def final() -> np.ndarray:
         now = state.scene
@@ -215,21 +215,21 @@ def _bring(state: EpisodeState[SceneState], task: Task, yaw: float) -> Iterator[
         if task.place != _PLACES["in the basket"]:
             return over(place + below())
         edge = now.points[task.place][:, 2].max()
-        return over(max(place + BASKET_DEPTH + now.grip[2] - now.where(task.thing)[2], edge - BASKET_DIP))
+        return over(max(place + BASKET_DEPTH + now.grip[2] - now.where(task.object)[2], edge - BASKET_DIP))
 
     def over(height: float) -> np.ndarray:
         """Where the grip site has to be for the object's centre to be over that of its place."""
         now = state.scene
-        return raised(now.where(task.place) + now.grip - now.where(task.thing), height)
+        return raised(now.where(task.place) + now.grip - now.where(task.object), height)
 
     def across() -> np.ndarray:
         now = state.scene
-        passing = _highest(now, now.grip, now.where(task.place), without=task.thing) + below() + CARRY_ROOM
+        passing = _highest(now, now.grip, now.where(task.place), without=task.object) + below() + CARRY_ROOM
         return _passing(now.grip, over(passing), passing)
 
-    state.stage = f"carry {_words(task.thing)} to {_words(task.place)}"
+    state.stage = f"carry {_words(task.object)} to {_words(task.place)}"
     yield from _reach(state, across, yaw, CLOSE, near=0.012, keep=keeps)
-    state.stage = f"place {_words(task.thing)} {next(words for words, place in _PLACES.items() if place == task.place)}"
+    state.stage = f"place {_words(task.object)} {next(words for words, place in _PLACES.items() if place == task.place)}"
     yield from _reach(state, lambda: FUNNEL.over(final(), state.scene.grip), yaw, CLOSE, keep=keeps)
     if not keeps():
         return
@@ -289,7 +289,7 @@ def _passing(grip: np.ndarray, target: np.ndarray, height: float) -> np.ndarray:
 
 def _placed(scene: SceneState, task: Task) -> bool:
     beside, height = BASKET_PLACED if task.place == _PLACES["in the basket"] else PLATE_PLACED
-    way = scene.where(task.thing) - scene.where(task.place)
+    way = scene.where(task.object) - scene.where(task.place)
     return bool(np.linalg.norm(way[:2]) < beside and -0.01 < way[2] < height)
 
 

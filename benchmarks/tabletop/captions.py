@@ -30,7 +30,7 @@ OPEN_WIDTH = 0.06
 BESIDE = 0.15
 
 _VERBS = "reach behind|reach|grasp|lift|carry|place|push|retreat"
-_STAGE = re.compile(rf"(?P<verb>{_VERBS})(?: from)? the (?P<thing>\w+ (?:cube|cylinder))(?: (?P<where>.+))?")
+_STAGE = re.compile(rf"(?P<verb>{_VERBS})(?: from)? the (?P<object>\w+ (?:cube|cylinder))(?: (?P<where>.+))?")
 #: Verbs of stages to the subtask that they are part of; a retreat ends what came before.
 _PARTS = {
     "reach": "pick up",
@@ -75,7 +75,7 @@ class _Part:
     begin: int
     end: int
     kind: str
-    thing: str
+    object: str
     where: str = ""
 
 
@@ -95,7 +95,7 @@ def describe_episode(
     known, parts = _known_truth(truth, states), _subtasks(stages)
     segments: list[Segment] = []
     for number, part in enumerate(parts):
-        if part.thing not in known.objects:
+        if part.object not in known.objects:
             raise VlarigError(
                 f"step {part.begin} is of the stage {stages[part.begin]!r}, but the scene has {', '.join(known.objects)}"
             )
@@ -103,7 +103,7 @@ def describe_episode(
         dimensions = _dimensions(known, embodiment, part)
         dimensions["action sequence"] = f"step {number + 1} of {len(parts)}{before}"
         where = _where(known, part)
-        label = f"{part.kind} the {part.thing} {where.removeprefix('not ')}".strip()
+        label = f"{part.kind} the {part.object} {where.removeprefix('not ')}".strip()
         segments.append(Segment(part.begin, part.end, label, _sentence(known, dimensions, part, where), dimensions))
     return Description(tuple(segments)) if segments else None
 
@@ -131,8 +131,8 @@ def _subtasks(stages: Sequence[str]) -> list[_Part]:
     for step, stage in enumerate(stages):
         match = _STAGE.fullmatch(stage)
         if match is not None and match["verb"] != "retreat":
-            kind, obj = _PARTS[match["verb"]], match["thing"]
-            if not found or (found[-1].kind, found[-1].thing) != (kind, obj):
+            kind, obj = _PARTS[match["verb"]], match["object"]
+            if not found or (found[-1].kind, found[-1].object) != (kind, obj):
                 found.append(_Part(step if found else 0, step + 1, kind, obj))
             if match["where"] and match["verb"] in ("place", "push"):
                 found[-1].where = match["where"]
@@ -143,33 +143,33 @@ def _subtasks(stages: Sequence[str]) -> list[_Part]:
 
 def _dimensions(truth: _Truth, embodiment: Embodiment, part: _Part) -> dict[str, str]:
     """What is known of a subtask, by :data:`~..captions.DIMENSIONS`; its place in the sequence aside."""
-    poses = truth.objects[part.thing][part.begin : part.end]
+    poses = truth.objects[part.object][part.begin : part.end]
     start, end = poses[0], poses[-1]
-    others = [name for name in truth.objects if name != part.thing]
+    others = [name for name in truth.objects if name != part.object]
     turn = float((yaw_of(end) - yaw_of(start) + np.pi) % (2 * np.pi) - np.pi)
     hand = truth.hand[part.begin : part.end]
-    taking_part = filter(None, (part.thing, _place_of(truth, part)))
+    taking_part = filter(None, (part.object, _place_of(truth, part)))
     length = float(np.linalg.norm(np.diff(hand, axis=0), axis=1).sum())
     highest = float(hand[:, 2].max()) - layout.TABLE_TOP
     return {
         "action primitive": part.kind,
         "actor identity": f"the {embodiment.arms} of a {embodiment.robot_tag}",
         "object recognition": ", ".join(f"{'an' if name.startswith('orange') else 'a'} {name}" for name in taking_part),
-        "object disambiguation": _disambiguation(part.thing, others),
+        "object disambiguation": _disambiguation(part.object, others),
         "contact region": _contact(truth, part),
         "source location": f"from the {_part_of_table(start)} of the table",
         "target location": "above where it was" if part.kind == "pick up" else f"at the {_part_of_table(end)} of the table",
         "trajectory": _trajectory(start, end, part.kind, highest),
-        "orientation": _turning(turn, part.thing),
+        "orientation": _turning(turn, part.object),
         "gripper state": _gripper(truth.width[part.begin : part.end]),
         "body motion": f"the base keeps still; the hand travels {100 * length:.0f} cm, at most {100 * highest:.0f} cm above the table",
-        "spatial relations": _relation(truth, part.end - 1, part.thing, others),
+        "spatial relations": _relation(truth, part.end - 1, part.object, others),
     }
 
 
 def _sentence(truth: _Truth, known: Mapping[str, str], part: _Part, where: str) -> str:
     """A step of the caption: who does what to which part of what, from where to where, and how."""
-    obj, way = f"the {part.thing}", known["trajectory"]
+    obj, way = f"the {part.object}", known["trajectory"]
     if known["orientation"] != "no turn":
         way += f", {known['orientation']}"
     if part.kind == "pick up":
@@ -188,7 +188,7 @@ def _sentence(truth: _Truth, known: Mapping[str, str], part: _Part, where: str) 
 
 
 def _lifted(truth: _Truth, part: _Part) -> bool:
-    heights = truth.objects[part.thing][part.begin : part.end, 2]
+    heights = truth.objects[part.object][part.begin : part.end, 2]
     return bool(heights[-1] - heights[0] > NAMED_WAY)
 
 
@@ -203,7 +203,7 @@ def _where(truth: _Truth, part: _Part) -> str:
     place = _place_of(truth, part)
     if not place:
         return part.where
-    here, how = truth.objects[part.thing][part.end - 1], part.where.removesuffix(f" the {place}")
+    here, how = truth.objects[part.object][part.end - 1], part.where.removesuffix(f" the {place}")
     if place in truth.places:
         arrived = np.abs(here[:2] - truth.places[place]).max() < layout.TRAY_HALF
         return part.where if arrived else f"not {part.where}"
@@ -270,7 +270,7 @@ def _disambiguation(obj: str, others: Sequence[str]) -> str:
 
 def _contact(truth: _Truth, part: _Part) -> str:
     """Where the fingers touch the object, when they are nearest to it."""
-    poses = truth.objects[part.thing][part.begin : part.end]
+    poses = truth.objects[part.object][part.begin : part.end]
     hand = truth.hand[part.begin : part.end]
     step = int(np.linalg.norm(poses[:, :3] - hand, axis=1).argmin())
     if part.kind == "push":
@@ -282,7 +282,7 @@ def _contact(truth: _Truth, part: _Part) -> str:
     sides = (
         "left and right sides" if line[1] > 0.92 else "near and far sides" if line[0] > 0.92 else "opposite sides, diagonally"
     )
-    height = (hand[step, 2] - poses[step, 2]) / layout.SHAPES[part.thing.split()[1]].half_size[2]
+    height = (hand[step, 2] - poses[step, 2]) / layout.SHAPES[part.object.split()[1]].half_size[2]
     level = "above its middle" if height > 0.34 else "below its middle" if height < -0.34 else "at half its height"
     return f"by its {sides}, {level}"
 

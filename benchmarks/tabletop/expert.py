@@ -112,7 +112,7 @@ class TabletopExpert(ScriptedExpert[SceneState]):
         alone = {name: pose for name, pose in zip(names, scene.objects.values(), strict=True) if names.count(name) == 1}
         known = replace(scene, objects=alone)
         for skill in skills[:1]:
-            if skill.thing in alone and skill.place in (scene.places if skill.on_places else alone):
+            if skill.object in alone and skill.place in (scene.places if skill.on_places else alone):
                 return _keypoints(known, skill)
         return None
 
@@ -125,16 +125,16 @@ class TabletopExpert(ScriptedExpert[SceneState]):
 def _perform(state: EpisodeState[SceneState], skills: list[Skill]) -> Iterator[np.ndarray]:
     """One skill after the other; an object that is named but not there is replaced by the one whose name resembles it most."""
     for skill in skills:
-        thing = nearest(skill.thing, state.scene.objects)
-        others = [name for name in state.scene.objects if name != thing]
+        moved = nearest(skill.object, state.scene.objects)
+        others = [name for name in state.scene.objects if name != moved]
         place = nearest(skill.place, state.scene.places if skill.on_places else others) if skill.kind != "spot" else ""
         if place or skill.kind == "spot":
-            found = replace(skill, thing=thing, place=place)
+            found = replace(skill, object=moved, place=place)
             state.keypoints = partial(_keypoints, skill=found)
             if skill.kind == "pushed":
-                yield from _push(state, thing, place)
+                yield from _push(state, moved, place)
             else:
-                yield from _carry(state, thing, found, place)
+                yield from _carry(state, moved, found, place)
     state.stage = "wait"
     while True:
         yield _step(state.scene, state.scene.grip, 0.0, OPEN)
@@ -142,20 +142,20 @@ def _perform(state: EpisodeState[SceneState], skills: list[Skill]) -> Iterator[n
 
 def _keypoints(scene: SceneState, skill: Skill) -> Keypoints:
     """The keypoints of a step of a skill; places are flat, and their centres as high as the table."""
-    pose = scene.objects[skill.thing]
+    pose = scene.objects[skill.object]
     if skill.kind == "pushed":
         zone = scene.places[skill.place]
         goal, place = raised(zone, layout.TABLE_TOP), raised(zone, pose[2])
-        return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing), quarters=True, pushed=True)
+        return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.object), quarters=True, pushed=True)
     target = _target(scene, skill, skill.place)
-    place = raised(target, layout.TABLE_TOP + _floor(scene, skill, skill.place) + _half_height(skill.thing))
+    place = raised(target, layout.TABLE_TOP + _floor(scene, skill, skill.place) + _half_height(skill.object))
     if skill.kind == "spot":
         goal = place
     elif skill.on_places:
         goal = raised(scene.places[skill.place], layout.TABLE_TOP)
     else:
         goal = scene.objects[skill.place][:3]
-    return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing), quarters=True)
+    return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.object), quarters=True)
 
 
 def _turn_of(pose: np.ndarray, obj: str) -> float | None:
@@ -337,7 +337,7 @@ def _place_yaw(scene: SceneState, skill: Skill, yaw: float) -> float:
     target = _target(scene, skill, skill.place)
 
     def worth(choice: float) -> float:
-        return min(_finger_room(scene, skill.thing, choice, target), 0.03) - 0.005 * abs(choice - yaw)
+        return min(_finger_room(scene, skill.object, choice, target), 0.03) - 0.005 * abs(choice - yaw)
 
     return float(max(np.deg2rad(np.arange(-75.0, 76.0, 15.0)), key=worth))
 

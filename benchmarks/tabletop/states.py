@@ -15,7 +15,7 @@ from .suite import STANDARD, TABLETOP
 TABLETOP_STATES = replace(
     TABLETOP,
     name="tabletop_states",
-    title="The embedded suite for policies that do not see: their state says where things are",
+    title="The embedded suite for policies that do not see: their state says where objects are",
     adapter="vlarig.envs.tabletop.states_env:TabletopStatesEnv",
     embodiment=TABLETOP_PANDA_STATES,
     tasks=tuple(task for task in TABLETOP.tasks if task.name != "place_beside"),

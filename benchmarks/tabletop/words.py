@@ -23,14 +23,14 @@ class Skill:
     Attributes:
         kind: ``inside``, ``beside``, ``stacked`` or ``pushed``; in programs also ``tray`` and ``zone`` (onto a part of it), ``near``
             (at an offset from another object), ``on`` (onto another object, wherever that is) and ``spot`` (onto the bare table).
-        thing: The object to move, as the instruction words it.
+        object: The object to move, as the instruction words it.
         place: Where to: a tray, a zone, or another object, as the instruction words it; empty for ``spot``.
         side: ``left`` or ``right`` for ``beside``, else the empty string.
         offset: What is aimed at, in m from the place's centre; for ``spot`` in the world frame.
     """
 
     kind: str
-    thing: str
+    object: str
     place: str
     side: str = ""
     offset: tuple[float, float] = (0.0, 0.0)
@@ -63,8 +63,9 @@ def parse(instruction: str) -> list[Skill]:
 
 
 def program(text: bytes) -> list[Skill]:
-    """The skills of an episode's motion program, which is JSON: a list of objects with the fields of :class:`Skill`."""
-    return [Skill(**{**step, "offset": tuple(step.get("offset", (0.0, 0.0)))}) for step in json.loads(text)]
+    """The skills of an episode's motion program, which is JSON; payloads have it, so that its ``thing`` keeps its name."""
+    steps = json.loads(text)
+    return [Skill(step["kind"], step["thing"], step["place"], offset=tuple(step.get("offset", (0.0, 0.0)))) for step in steps]
 
 
 def nearest(wording: str, names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ It trains on initial states that the suite never evaluates on (100 and up, a new
 committed ones, by the suite's own rule, with deterministic actions. In the folder ``--out`` it leaves ``curve.csv``, ``curve.png`` and
 the policy, ``model.zip``.
 
-Three things are decided by hand, so that an afternoon is not needed. The policy sees the object, the zone and the hand in the push's
+Three parts are decided by hand, so that an afternoon is not needed. The policy sees the object, the zone and the hand in the push's
 frame, whose first axis points from the object to the zone. It moves the hand along that frame's three axes; that the hand points
 down, its fingers across the push and a little apart, is kept by :class:`PushFrame`. And the reward is shaped by :func:`reward`.
 """
@@ -70,12 +70,12 @@ class Push:
     hand: np.ndarray
 
     @classmethod
-    def of(cls, grip: np.ndarray, thing: np.ndarray, zone: np.ndarray) -> Push:
+    def of(cls, grip: np.ndarray, placed: np.ndarray, zone: np.ndarray) -> Push:
         """The push of an object, ``[..., 3]``, into a zone, ``[..., 2]``, by a hand, ``[..., 3]``, in the world frame."""
-        way = zone - thing[..., :2]
+        way = zone - placed[..., :2]
         left = np.linalg.norm(way, axis=-1, keepdims=True)
         along = way / np.maximum(left, 1e-6)
-        beside = grip[..., :2] - thing[..., :2]
+        beside = grip[..., :2] - placed[..., :2]
         forward = (beside * along).sum(axis=-1)
         across = along[..., 0] * beside[..., 1] - along[..., 1] * beside[..., 0]
         return cls(along, left, np.stack([forward, across, grip[..., 2] - TABLE_TOP], axis=-1))
@@ -88,18 +88,18 @@ class Push:
         return beside + np.abs(self.hand[..., 2] - height)
 
 
-def named_things(snapshot: Snapshot) -> np.ndarray:
+def named_positions(snapshot: Snapshot) -> np.ndarray:
     """``float32[5]``: where the object (x, y, z) and the zone (x, y) of the instruction are."""
     named = re.fullmatch("push the (.+) into the (.+)", snapshot.instruction)
     assert named is not None
-    thing, zone = snapshot.privileged[f"object/{named[1]}"], snapshot.privileged[f"zone/{named[2]}"]
-    return np.concatenate([thing[:3], zone[:2]]).astype(np.float32)
+    placed, zone = snapshot.privileged[f"object/{named[1]}"], snapshot.privileged[f"zone/{named[2]}"]
+    return np.concatenate([placed[:3], zone[:2]]).astype(np.float32)
 
 
 def worth(snapshot: Snapshot) -> float:
     """How good a moment is: the nearer the object to its zone and the hand to its place, the better; best where the task is solved."""
-    things = named_things(snapshot)
-    push = Push.of(snapshot.state[:3], things[:3], things[3:])
+    placed = named_positions(snapshot)
+    push = Push.of(snapshot.state[:3], placed[:3], placed[3:])
     return float(-10.0 * push.left[0] - 2.0 * push.to_go + 0.5 * snapshot.outcome.final)
 
 
@@ -167,7 +167,7 @@ def make_env(num_envs: int, workers: int | None, initial_states: Sequence[int]) 
         task="push_to",
         initial_state=initial_states,
         shown="privileged state",
-        privileged=named_things,
+        privileged=named_positions,
         reward=reward,
     )
     return VecMonitor(PushFrame(env))

@@ -95,7 +95,7 @@ class _Centre(NamedTuple):
 
     token: int
     centre: tuple[float, float]
-    thing: bool
+    object: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ def main(run: Path) -> None:
     for record in records:
         # The scene in the standard words, in whatever words it was played.
         episode = suite.episode_again(record.task, record.variant, record.initial_state, record.repeat, suite.protocol())
-        shown = [thing["name"] for thing in episode.payload["objects"]]
+        shown = [each["name"] for each in episode.payload["objects"]]
         kind = KINDS[0] if NAME in episode.payload["instruction"] else KINDS[1] if NAME in shown else KINDS[2]
         for task in (record.task, "all tasks"):
             counts[task, kind, record.success] += 1

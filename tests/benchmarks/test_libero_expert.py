@@ -50,13 +50,13 @@ def turned(grasp: Grasp) -> float:
 
 @dataclass
 class World:
-    """A hand that follows its actions, and things that move with it when it closes on one of their boxes.
+    """A hand that follows its actions, and objects that move with it when it closes on one of their boxes.
 
-    ``slips`` is how often what was grasped falls before it stays in the hand; ``rests`` the height at which a thing comes to lie.
+    ``slips`` is how often what was grasped falls before it stays in the hand; ``rests`` the height at which an object comes to lie.
     """
 
     instruction: str
-    thing: str
+    object: str
     place: str
     points: dict[str, np.ndarray]
     where: dict[str, np.ndarray]
@@ -84,7 +84,7 @@ class World:
         self.grip = self.grip + step
         self.yaw += 0.2 * float(action[5])
         self.opening = float(np.clip(self.opening - 0.01 * np.sign(action[6]), 0.004, 0.078))
-        solid = boxes(self.points[self.thing])
+        solid = boxes(self.points[self.object])
         inside = ((self.grip > solid.min(1) - 0.004) & (self.grip < solid.max(1) + 0.004)).all(1).any()
         if not self.held and action[6] > 0 and self.opening < 0.01 and inside:
             self.grasps += 1
@@ -98,15 +98,15 @@ class World:
             self.shift(step)
 
     def drop(self) -> None:
-        """Let the thing fall to the ground, or to a centimetre above it where its place is below."""
+        """Let the object fall to the ground, or to a centimetre above it where its place is below."""
         self.held = False
-        over = np.linalg.norm(self.where[self.thing][:2] - self.where[self.place][:2]) < 0.06
-        self.shift(np.array([0.0, 0.0, (0.01 if over else 0.0) - self.points[self.thing][:, 2].min()]))
+        over = np.linalg.norm(self.where[self.object][:2] - self.where[self.place][:2]) < 0.06
+        self.shift(np.array([0.0, 0.0, (0.01 if over else 0.0) - self.points[self.object][:, 2].min()]))
 
     def shift(self, way: np.ndarray) -> None:
-        """Move the thing."""
-        self.points[self.thing] = self.points[self.thing] + way
-        self.where[self.thing] = self.where[self.thing] + way
+        """Move the object."""
+        self.points[self.object] = self.points[self.object] + way
+        self.where[self.object] = self.where[self.object] + way
 
 
 def butter_world(slips: int = 0) -> World:
@@ -137,7 +137,7 @@ def play(world: World, steps: int) -> list[np.ndarray]:
 
 
 def beside_place(world: World) -> float:
-    return float(np.linalg.norm((world.where[world.thing] - world.where[world.place])[:2]))
+    return float(np.linalg.norm((world.where[world.object] - world.where[world.place])[:2]))
 
 
 @pytest.mark.parametrize(

@@ -25,16 +25,16 @@ def payloads(task: Any, count: int = 12) -> list[dict[str, Any]]:
 
 
 def start(scene: dict[str, Any]) -> World:
-    things = {}
+    objects = {}
     for each in scene["objects"]:
         height = layout.TABLE_TOP + layout.SHAPES[each["shape"]].half_size[2]
-        things[each["name"]] = ObjectState(each["shape"], np.array([each["x"], each["y"], height]), np.eye(3), 0.0, 0.0, False)
+        objects[each["name"]] = ObjectState(each["shape"], np.array([each["x"], each["y"], height]), np.eye(3), 0.0, 0.0, False)
     places = {each["name"]: np.array([each["x"], each["y"]]) for each in (*scene["trays"], *scene["zones"])}
-    return World(things, places)
+    return World(objects, places)
 
 
 def names_in(data: Any) -> set[str]:
-    """All names of things that a goal uses."""
+    """All names of objects that a goal uses."""
     if isinstance(data, list):
         return set().union(*map(names_in, data)) if data else set()
     if isinstance(data, dict):
@@ -61,8 +61,8 @@ def test_no_goal_is_reached_at_the_start_and_all_names_are_there(task: Any) -> N
         assert not Goal(scene["goal"]).update(world)
         assert names_in(scene["goal"]) <= set(world.objects) | set(world.places)
         skills = program(json.dumps(scene["program"]).encode())
-        assert {skill.thing for skill in skills} <= set(world.objects)
-        assert len({skill.thing for skill in skills}) >= min(TASKS[task.name].moves, 2)
+        assert {skill.object for skill in skills} <= set(world.objects)
+        assert len({skill.object for skill in skills}) >= min(TASKS[task.name].moves, 2)
 
 
 @each_task

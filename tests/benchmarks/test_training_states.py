@@ -59,7 +59,7 @@ def test_no_scene_for_training_on_the_table_shows_a_purple_cylinder() -> None:
     replaced = 0
     for task, number in itertools.product(MAKERS, range(60)):
         shown, trained = sample(task, 50 + number), sample(task, 50 + number, training=True)
-        names = [[thing["name"] for thing in scene["objects"]] for scene in (shown, trained)]
+        names = [[each["name"] for each in scene["objects"]] for scene in (shown, trained)]
         assert len(set(names[1])) == 4
         if "purple cylinder" not in names[0]:
             assert shown == trained
@@ -78,7 +78,7 @@ def test_no_scene_for_training_on_the_table_shows_a_purple_cylinder() -> None:
     sampled += [
         suite.training_episode(task, number, suite.protocols[0]).payload for task in suite.tasks for number in range(20)
     ]
-    pairs = {(thing["colour"], thing["shape"]) for scene in sampled for thing in scene["objects"]}
+    pairs = {(each["colour"], each["shape"]) for scene in sampled for each in scene["objects"]}
     assert ("purple", "cylinder") not in pairs and len(pairs) == 9
 
 
@@ -92,7 +92,7 @@ def test_paraphrases_say_the_same_of_the_same_scene_in_words_of_their_own() -> N
         for initial_state in task.initial_states:
             plain, other = (suite.payload(task, initial_state, protocol) for protocol in (standard, paraphrased))
             assert {**other, "instruction": plain["instruction"]} == plain
-            names = [thing["name"] for kind in ("objects", "trays", "zones") for thing in plain[kind]]
+            names = [each["name"] for kind in ("objects", "trays", "zones") for each in plain[kind]]
             said = [[name for name in names if name in scene["instruction"]] for scene in (plain, other)]
             assert said[0] == said[1] and said[0]
             blank = [

@@ -12,59 +12,59 @@ from vlarig.envs.tabletop.goals import Goal, holds
 from vlarig.envs.tabletop.world import ObjectState, World
 
 
-def thing(x: float, y: float, above: float = 0.0, shape: str = "cube", held: bool = False) -> ObjectState:
+def body(x: float, y: float, above: float = 0.0, shape: str = "cube", held: bool = False) -> ObjectState:
     middle = np.array([x, y, layout.TABLE_TOP + above + layout.SHAPES[shape].half_size[2]])
     return ObjectState(shape, middle, np.eye(3), 0.0, 0.0, held)
 
 
-def world(**things: ObjectState) -> World:
-    return World(things, {"tray": np.array([0.0, 0.2]), "zone": np.array([0.0, -0.2])})
+def world(**bodies: ObjectState) -> World:
+    return World(bodies, {"tray": np.array([0.0, 0.2]), "zone": np.array([0.0, -0.2])})
 
 
 CASES: list[tuple[dict[str, Any], World, World]] = [
     (
         {"kind": "in_tray", "object": "a", "tray": "tray"},
-        world(a=thing(0.03, 0.2, layout.TRAY_FLOOR), b=thing(-0.03, 0.2, layout.TRAY_FLOOR)),
-        world(a=thing(0.03, 0.2, 0.045)),
+        world(a=body(0.03, 0.2, layout.TRAY_FLOOR), b=body(-0.03, 0.2, layout.TRAY_FLOOR)),
+        world(a=body(0.03, 0.2, 0.045)),
     ),
-    ({"kind": "in_zone", "object": "a", "zone": "zone"}, world(a=thing(0.04, -0.2)), world(a=thing(0.055, -0.2))),
+    ({"kind": "in_zone", "object": "a", "zone": "zone"}, world(a=body(0.04, -0.2)), world(a=body(0.055, -0.2))),
     (
         {"kind": "on", "object": "a", "base": "b"},
-        world(a=thing(0, 0, 0.09), b=thing(0, 0, 0.045), c=thing(0, 0)),
-        world(a=thing(0, 0, 0.09), b=thing(0, 0)),
+        world(a=body(0, 0, 0.09), b=body(0, 0, 0.045), c=body(0, 0)),
+        world(a=body(0, 0, 0.09), b=body(0, 0)),
     ),
     (
         {"kind": "next_to", "object": "a", "reference": "b", "side": "behind"},
-        world(a=thing(-0.08, 0), b=thing(0, 0)),
-        world(a=thing(0.08, 0), b=thing(0, 0)),
+        world(a=body(-0.08, 0), b=body(0, 0)),
+        world(a=body(0.08, 0), b=body(0, 0)),
     ),
     (
         {"kind": "grouped", "objects": ["a", "b", "c"]},
-        world(a=thing(0, 0), b=thing(0, 0.09), c=thing(0, 0.18)),
-        world(a=thing(0, 0), b=thing(0, 0.09), c=thing(0, 0.2)),
+        world(a=body(0, 0), b=body(0, 0.09), c=body(0, 0.18)),
+        world(a=body(0, 0), b=body(0, 0.09), c=body(0, 0.2)),
     ),
     (
         {"kind": "apart", "objects": ["a", "b"], "distance": 0.2},
-        world(a=thing(0, 0), b=thing(0, 0.21)),
-        world(a=thing(0, 0), b=thing(0, 0.19)),
+        world(a=body(0, 0), b=body(0, 0.21)),
+        world(a=body(0, 0), b=body(0, 0.19)),
     ),
-    ({"kind": "at", "object": "a", "x": 0.1, "y": 0.0, "within": 0.03}, world(a=thing(0.08, 0)), world(a=thing(0.06, 0))),
+    ({"kind": "at", "object": "a", "x": 0.1, "y": 0.0, "within": 0.03}, world(a=body(0.08, 0)), world(a=body(0.06, 0))),
     (
         {"kind": "region", "object": "a", "axis": "y", "least": 0.1, "most": 0.2},
-        world(a=thing(0, 0.15)),
-        world(a=thing(0.15, 0)),
+        world(a=body(0, 0.15)),
+        world(a=body(0.15, 0)),
     ),
     (
         {"kind": "between", "object": "a", "objects": ["b", "c"]},
-        world(a=thing(0, 0.01), b=thing(0, -0.1), c=thing(0, 0.1)),
-        world(a=thing(0, 0.06), b=thing(0, -0.1), c=thing(0, 0.1)),
+        world(a=body(0, 0.01), b=body(0, -0.1), c=body(0, 0.1)),
+        world(a=body(0, 0.06), b=body(0, -0.1), c=body(0, 0.1)),
     ),
     (
         {"kind": "row", "objects": ["a", "b", "c"], "within": 0.13},
-        world(a=thing(0, 0), b=thing(0, 0.1), c=thing(0.01, -0.1)),
-        world(a=thing(0, 0), b=thing(0, 0.1), c=thing(0.1, 0)),
+        world(a=body(0, 0), b=body(0, 0.1), c=body(0.01, -0.1)),
+        world(a=body(0, 0), b=body(0, 0.1), c=body(0.1, 0)),
     ),
-    ({"kind": "untouched", "object": "a", "x": 0.0, "y": 0.0}, world(a=thing(0.01, 0)), world(a=thing(0.04, 0))),
+    ({"kind": "untouched", "object": "a", "x": 0.0, "y": 0.0}, world(a=body(0.01, 0)), world(a=body(0.04, 0))),
 ]
 
 
@@ -79,7 +79,7 @@ def test_a_predicate_holds_where_it_should(goal: dict[str, Any], yes: World, no:
 
 def test_parts_are_composed() -> None:
     near, far = ({"kind": "at", "object": name, "x": 0, "y": 0, "within": 0.03} for name in "ab")
-    seen = world(a=thing(0, 0), b=thing(0.1, 0))
+    seen = world(a=body(0, 0), b=body(0.1, 0))
     assert holds({"kind": "any", "parts": [far, near]}, seen)
     assert not holds({"kind": "all", "parts": [far, near]}, seen)
     with pytest.raises(ValueError, match="'floating'"):
@@ -89,9 +89,9 @@ def test_parts_are_composed() -> None:
 def test_a_push_within_an_order_must_not_lift_either() -> None:
     parts = [{"kind": "in_tray", "object": "a", "tray": "tray"}, {"kind": "pushed", "object": "b", "zone": "zone"}]
     goal = Goal({"kind": "ordered", "parts": parts})
-    assert not goal.update(world(a=thing(0, 0.2, layout.TRAY_FLOOR), b=thing(0.1, 0)))
-    assert goal.update(world(a=thing(0, 0.2, layout.TRAY_FLOOR), b=thing(0, -0.2)))
-    goal.update(world(a=thing(0, 0.2, layout.TRAY_FLOOR), b=thing(0, -0.2, 0.05)))
+    assert not goal.update(world(a=body(0, 0.2, layout.TRAY_FLOOR), b=body(0.1, 0)))
+    assert goal.update(world(a=body(0, 0.2, layout.TRAY_FLOOR), b=body(0, -0.2)))
+    goal.update(world(a=body(0, 0.2, layout.TRAY_FLOOR), b=body(0, -0.2, 0.05)))
     assert goal.failed
 
 

@@ -52,7 +52,7 @@ def test_other_initial_states_are_sampled_and_never_repeat_a_committed_one() -> 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_every_word_matters(task: Any) -> None:
     for scene in scenes(task):
-        kinds = {(thing["shape"], thing["colour"]) for thing in scene["objects"]}
+        kinds = {(each["shape"], each["colour"]) for each in scene["objects"]}
         for shape, colour in kinds:
             assert any(s == shape and c != colour for s, c in kinds)
             assert any(s != shape and c == colour for s, c in kinds)
@@ -64,7 +64,7 @@ def test_every_word_matters(task: Any) -> None:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_the_instruction_names_just_what_the_goal_uses(task: Any) -> None:
     for scene in scenes(task):
-        names = [thing["name"] for kind in ("objects", "trays", "zones") for thing in scene[kind]]
+        names = [each["name"] for kind in ("objects", "trays", "zones") for each in scene[kind]]
         assert len(set(names)) == len(names)
         mentioned = sorted((name for name in names if f"the {name}" in scene["instruction"]), key=scene["instruction"].index)
         assert mentioned == named(scene["goal"])
@@ -75,7 +75,7 @@ def test_the_instruction_names_just_what_the_goal_uses(task: Any) -> None:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_nothing_touches_at_the_initial_state(task: Any) -> None:
     for scene in scenes(task):
-        spots = [np.array([thing["x"], thing["y"]]) for thing in scene["objects"]]
+        spots = [np.array([each["x"], each["y"]]) for each in scene["objects"]]
         assert all(np.linalg.norm(a - b) >= OBJECT_GAP for a, b in combinations(spots, 2))
         for tray in scene["trays"]:
             outside = [np.abs(spot - (tray["x"], tray["y"])).max() - layout.TRAY_OUTER for spot in spots]
@@ -86,7 +86,7 @@ def test_nothing_touches_at_the_initial_state(task: Any) -> None:
 def test_the_expert_understands_every_instruction(task: Any) -> None:
     for scene in scenes(task):
         skills = parse(scene["instruction"])
-        assert [word for skill in skills for word in (skill.thing, skill.place)] == named(scene["goal"])
+        assert [word for skill in skills for word in (skill.object, skill.place)] == named(scene["goal"])
         assert [skill.kind for skill in skills] == [part["kind"] for part in scene["goal"].get("parts", [scene["goal"]])]
 
 

@@ -1,4 +1,4 @@
-"""What an expert says that the words of a made-up task are about, in a scene with things of its own."""
+"""What an expert says that the words of a made-up task are about, in a scene with objects of its own."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def carrot(
 ) -> Request:
     """A request with SimplerEnv's truth of an object with these level sides, turned so far."""
     half = np.radians(degrees) / 2
-    thing = np.array([-0.2, 0.0, 0.9, np.cos(half), 0.0, 0.0, np.sin(half)])
+    source = np.array([-0.2, 0.0, 0.9, np.cos(half), 0.0, 0.0, np.sin(half)])
     down = np.array([-0.1, 0.1, 1.0, *np.array([1.0, 0.0, 1.0, 0.0]) / np.sqrt(2)])
     other = np.array([-0.3, 0.1, 0.9, *UPRIGHT])
     truth = {
         "hand": down,
         "commanded": down,
         "base": np.array([0.1, 0.0, 0.87, *UPRIGHT]),
-        "pose/source": thing,
+        "pose/source": source,
         "pose/target": other,
     }
-    truth |= {"settled/source": thing[:3], "extent/source": np.array([*sides, 0.03]), "extent/target": np.full(3, 0.1)}
+    truth |= {"settled/source": source[:3], "extent/source": np.array([*sides, 0.03]), "extent/target": np.full(3, 0.1)}
     seen = Observation(images={}, state=np.zeros(8, np.float32), instruction="put carrot on plate")
     return Request(0, key, 0, 0, seen, WIDOWX_BRIDGE, 1, truth)
 

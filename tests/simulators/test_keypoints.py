@@ -34,12 +34,12 @@ def test_what_is_moved_ends_where_it_is_said_to_belong(
     dataset = open_lerobot(tmp_path / "demos", horizon=4)
     for episode in range(len(tasks)):
         steps = dict(zip(NAMES, numbers[episodes == episode].T, strict=True))
-        thing, goal, place = (np.stack([steps[f"{name}_{axis}"] for axis in "xyz"], 1) for name in ("object", "goal", "place"))
-        began, ended = (float(np.linalg.norm(thing[step, :2] - place[step, :2])) for step in (0, -1))
+        moved, goal, place = (np.stack([steps[f"{name}_{axis}"] for axis in "xyz"], 1) for name in ("object", "goal", "place"))
+        began, ended = (float(np.linalg.norm(moved[step, :2] - place[step, :2])) for step in (0, -1))
         assert ended < 0.05 < began, (tasks[episode], began, ended)
         assert np.linalg.norm(goal[-1] - place[-1]) < 0.2
         hands = np.array(rows["observation.state"])[episodes == episode, :3]
-        assert np.linalg.norm(hands - thing, axis=1).min() < 0.06, "they are in another frame than the state"
+        assert np.linalg.norm(hands - moved, axis=1).min() < 0.06, "they are in another frame than the state"
         assert steps["pushed"][0] == (tasks[episode] == "push_to")
         first = dataset[int(np.flatnonzero(episodes == episode)[3])]
         assert first.keypoints is not None and np.array_equal(
@@ -59,7 +59,7 @@ def test_what_is_moved_ends_where_it_is_said_to_belong(
 
 
 def ends_by_object(folder: Path) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], list[float]]]:
-    """What prompts' ends are to hold (dm), by moment and the thing that is moved: of the recording's own tasks, and of made-up ones."""
+    """What prompts' ends are to hold (dm), by step and the object that is moved: of the recording's own tasks, and of made-up ones."""
     own: dict[tuple[str, str], list[float]] = {}
     made_up: dict[tuple[str, str], list[float]] = {}
     for line in (folder / "spatial_grounding/00000.jsonl").read_text().splitlines():

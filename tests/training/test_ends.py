@@ -40,10 +40,10 @@ class Reaching(Stream):
         state = np.array([*hand, 1.0, 0, 0, 0, 0.04, -0.04], np.float32)
         actions = np.zeros((16, 7), np.float32)
         actions[:, :2] = (place - hand) / 0.2
-        thing = np.array([*place, 0.87])
+        position = np.array([*place, 0.87])
         image = np.full((1, 128, 128, 3), (90 + 800 * place[0], 90 + 800 * place[1], 90), np.uint8)
         seen = Observation(images={"ego": image}, state=state, instruction="reach the cube")
-        about = Keypoints(thing, thing, thing).numbers() if self._keypoints else None
+        about = Keypoints(position, position, position).numbers() if self._keypoints else None
         return ActionSample(f"reach/{position}", seen, TABLETOP_PANDA, actions, keypoints=about)
 
 

@@ -93,13 +93,13 @@ class View:
         """The objects that may be referred to."""
         return [each for each in self.objects if each.visible >= VISIBLE]
 
-    def across(self, thing: SceneObject) -> float:
+    def across(self, shown: SceneObject) -> float:
         """An object's centre, 0 (left) to 1."""
-        return (thing.box[0] + thing.box[2]) / 2 / self.width
+        return (shown.box[0] + shown.box[2]) / 2 / self.width
 
-    def down(self, thing: SceneObject) -> float:
+    def down(self, shown: SceneObject) -> float:
         """An object's centre, 0 (top) to 1."""
-        return (thing.box[1] + thing.box[3]) / 2 / self.height
+        return (shown.box[1] + shown.box[3]) / 2 / self.height
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class _Query:
     colour: str = ""
     kind: str = ""
 
-    def fits(self, thing: SceneObject) -> bool:
-        return self.colour in ("", thing.colour) and self.kind in ("", thing.kind)
+    def fits(self, shown: SceneObject) -> bool:
+        return self.colour in ("", shown.colour) and self.kind in ("", shown.kind)
 
     @property
     def words(self) -> str:

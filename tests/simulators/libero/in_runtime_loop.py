@@ -87,7 +87,7 @@ def test_a_placement_that_fails_is_sampled_again(ours: LiberoEnv) -> None:
 
 
 def fail_once(env: Any) -> None:
-    """Have the next reset of upstream's env raise what it raises when things do not fit."""
+    """Have the next reset of upstream's env raise what it raises when objects do not fit."""
     from robosuite.utils.errors import RandomizationError
 
     reset = env._reset_internal
@@ -115,20 +115,20 @@ def test_upstreams_samplers_pile_up() -> None:
 
 @pytest.mark.parametrize(("suite", "number"), [("libero_spatial", 3), ("libero_spatial", 5), ("libero_spatial", 9)])
 def test_contacts_between_all_pairs(ours: LiberoEnv, suite: str, number: int) -> None:
-    """Our check of contacts is upstream's, for every pair of things in states with and without contact."""
+    """Our check of contacts is upstream's, for every pair of bodies in states with and without contact."""
     from robosuite.environments.base import MujocoEnv
 
     task = SUITES[suite].tasks[number].name
     ours.open(wanted(suite, task, 0), Needs(images=False))
     upstream = ours.scene.upstream
-    things = [*upstream.objects_dict.values(), *upstream.fixtures_dict.values()]
+    bodies = [*upstream.objects_dict.values(), *upstream.fixtures_dict.values()]
     found = set()
     for index in range(6):
         actions = np.random.default_rng(index).uniform(-1.0, 1.0, (CHUNK, 7))
         actions[:, 2] = -0.8
         ours.step_chunk(actions)
-        for first in things:
-            for second in things:
+        for first in bodies:
+            for second in bodies:
                 touching = upstream.check_contact(first, second)
                 assert touching == MujocoEnv.check_contact(upstream, first, second), (first.name, second.name)
                 found.add(touching)

@@ -1,6 +1,6 @@
 """Success in SimplerEnv's scenes, and near misses that do not count; runs under the Python of the ``simpler`` runtime.
 
-Things are put where an outcome would leave them, come to rest there, and are judged. A wrong outcome must be refused by the condition
+Objects are put where an outcome would leave them, come to rest there, and are judged. A wrong outcome must be refused by the condition
 that is meant for it: the tests name every condition that refuses it.
 """
 
@@ -26,9 +26,9 @@ SPOON, CARROT, CUBES, EGGPLANT = (task.name for task in SIMPLER_WIDOWX.tasks)
 OOD = [task.name for task in SIMPLER_OOD.tasks]
 BLIND = Needs(images=False)
 OPEN, CLOSED = 1.0, 0.0
-#: Steps in which a thing comes to rest, and steps in which it is judged then.
+#: Steps in which an object comes to rest, and steps in which it is judged then.
 SETTLING, JUDGED = 8, 8
-#: Heights above the table's top at which things are let go to fall on a towel or a plate, and on a cube, in m.
+#: Heights above the table's top at which objects are let go to fall on a towel or a plate, and on a cube, in m.
 DROP, DROP_ON_CUBE = 0.03, 0.046
 ACROSS = np.pi / 2
 
@@ -81,7 +81,7 @@ class Judged(BridgeEnv):
         self.put(self._source, [target[0] + place.x, target[1] + place.y, height], place.yaw)
 
     def verdict(self) -> tuple[float, set[str]]:
-        """Wait until things rest; the share of moments then that are a success, and the conditions that refuse all of them."""
+        """Wait until objects rest; the share of steps then that are a success, and the conditions that refuse all of them."""
         self.wait(SETTLING)
         self.moments.clear()
         share = float(np.mean(self.wait(JUDGED)))
@@ -259,7 +259,7 @@ def test_what_was_not_moved_or_was_brought_back_does_not_count(
 
 @pytest.mark.parametrize(("task", "like", "place", "reasons"), REACHED)
 def test_the_target_is_not_to_be_moved_instead(envs: Envs, task: str, like: str, place: Spot, reasons: set[str]) -> None:
-    """Two things may be brought together from either side; the source must be the one that was carried."""
+    """Two objects may be brought together from either side; the source must be the one that was carried."""
     env = start_reached(envs, task, like, Spot(place.x + 0.05, place.y, place.yaw))
     target = env.scene.pose(env._target)[:3]
     env.put(env._target, target + np.array([0.05, 0.0, 0.0]))

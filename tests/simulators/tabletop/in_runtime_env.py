@@ -52,7 +52,7 @@ def test_each_object_is_described_by_its_own_pixels(env: TabletopEnv) -> None:
     before = snapshot.frames.views["ego"][-1].astype(int)
     found = snapshot.objects["ego"]
     assert sorted(each.name for each in found) == sorted(
-        [thing["name"] for thing in wanted.payload["objects"]] + [tray["name"] for tray in wanted.payload["trays"]]
+        [each["name"] for each in wanted.payload["objects"]] + [tray["name"] for tray in wanted.payload["trays"]]
     )
     for each in found:
         body = next(body for _, colour, kind, body in env._shown if f"{colour} {kind}" == each.name)
@@ -94,11 +94,11 @@ def test_a_state_says_where_object_and_goal_are_seen_from_the_hand() -> None:
         goal = wanted.payload["goal"]
         snapshot = states.open(wanted, Needs(images=False, privileged=True))
         truth, state = snapshot.privileged, snapshot.state
-        hand, thing = state[:3], truth[f"object/{goal[first]}"]
+        hand, position = state[:3], truth[f"object/{goal[first]}"]
         (there,) = (value for key, value in truth.items() if key.partition("/")[2] == goal[place])
-        np.testing.assert_allclose(state[8:11], thing[:3] - hand, atol=1e-6)
+        np.testing.assert_allclose(state[8:11], position[:3] - hand, atol=1e-6)
         np.testing.assert_allclose(state[13:], there[:3] - hand, atol=1e-6)
-        turn = 2 * np.arctan2(thing[6], thing[3])
+        turn = 2 * np.arctan2(position[6], position[3])
         np.testing.assert_allclose(state[11:13], [np.cos(4 * turn), np.sin(4 * turn)], atol=1e-6)
         np.testing.assert_allclose(state[:8], TabletopEnv.state(states), atol=1e-6)
 
@@ -210,8 +210,8 @@ FLOOR = layout.TABLE_TOP + layout.TRAY_FLOOR + 0.0225
 TABLE = layout.TABLE_TOP + 0.0225
 
 
-def inside(thing: str = "red cube", tray: str = "white tray") -> dict[str, Any]:
-    return {"kind": "inside", "object": thing, "tray": tray}
+def inside(name: str = "red cube", tray: str = "white tray") -> dict[str, Any]:
+    return {"kind": "inside", "object": name, "tray": tray}
 
 
 def scene(goal: dict[str, Any]) -> dict[str, Any]:
@@ -257,10 +257,10 @@ def test_a_held_object_is_not_placed(env: TabletopEnv) -> None:
     close, open_again = np.zeros(7, dtype=np.float32), np.zeros(7, dtype=np.float32)
     close[6], open_again[6] = 1.0, -1.0
     gripped = [env.apply(close).success_at_end for _ in range(20)]
-    thing = env._world().objects["red cube"]
-    assert thing.held
-    assert thing.speed < 0.02
-    assert thing.lowest < layout.TRAY_FLOOR + 0.003
+    cube = env._world().objects["red cube"]
+    assert cube.held
+    assert cube.speed < 0.02
+    assert cube.lowest < layout.TRAY_FLOOR + 0.003
     assert not any(gripped[8:]), "the fingers have closed by then"
     assert any(env.apply(open_again).success_at_end for _ in range(12))
 

@@ -1,4 +1,4 @@
-"""Questions on scenes: every answer follows from the scene, references fit one thing, and no answer is the usual one."""
+"""Questions on scenes: every answer follows from the scene, references fit one object, and no answer is the usual one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from unrendered_scenes import COLOURS, SHAPES, sampled, thing
+from unrendered_scenes import COLOURS, SHAPES, sampled, scene_object
 
 from vlarig.benchmarks.captions import DIMENSIONS
 from vlarig.envs.api import SceneObject
@@ -37,7 +37,7 @@ def of(kind: str) -> list[tuple[View, Question]]:
 
 
 def fitting(view: View, words: str) -> list[SceneObject]:
-    """The things that words such as ``red cubes`` or ``yellow object`` fit."""
+    """The objects that words such as ``red cubes`` or ``yellow object`` fit."""
     said = set(words.rstrip("?.").replace("cubes", "cube").replace("cylinders", "cylinder").split())
     colours, kinds = said & {*COLOURS, "orange", "pink", "cyan"}, said & {*SHAPES}
     return [each for each in view.objects if colours <= {each.colour} and kinds <= {each.kind}]
@@ -149,13 +149,13 @@ def test_no_number_and_no_colour_is_the_usual_answer() -> None:
 
 
 def test_twins_are_never_referred_to_alone() -> None:
-    twins = View((thing("red cube", (10, 10, 20, 20)), thing("red cube", (60, 10, 70, 20))), 128, 128)
+    twins = View((scene_object("red cube", (10, 10, 20, 20)), scene_object("red cube", (60, 10, 70, 20))), 128, 128)
     kinds = {question.kind for seed in range(30) for question in questions(twins, np.random.default_rng(seed), 9)}
     assert kinds <= {"every", "count", "exists", "caption", "colour"}
 
 
 def test_a_scene_without_colours_is_asked_by_its_nouns() -> None:
-    view = View((thing("carrot", (10, 10, 30, 20)), thing("plate", (60, 10, 90, 40), depth=0.8)), 128, 128)
+    view = View((scene_object("carrot", (10, 10, 30, 20)), scene_object("plate", (60, 10, 90, 40), depth=0.8)), 128, 128)
     found = [question for seed in range(30) for question in questions(view, np.random.default_rng(seed), 9)]
     assert "colour" not in {question.kind for question in found}
     assert {question.answer for question in found if question.kind == "extreme"} == {"carrot", "plate"}
@@ -196,25 +196,28 @@ def test_an_instruction_marks_what_it_names_in_every_view() -> None:
 
 
 def test_what_nothing_is_put_on_is_not_moved() -> None:
-    things = (
-        thing("red tray", (0, 0, 20, 20)),
-        thing("blue cube", (40, 40, 60, 60)),
-        thing("cyan zone", (70, 70, 90, 90)),
+    objects = (
+        scene_object("red tray", (0, 0, 20, 20)),
+        scene_object("blue cube", (40, 40, 60, 60)),
+        scene_object("cyan zone", (70, 70, 90, 90)),
     )
-    tasks = [instruction({"ego": View(things, 100, 100)}, np.random.default_rng(seed)) for seed in range(100)]
+    tasks = [instruction({"ego": View(objects, 100, 100)}, np.random.default_rng(seed)) for seed in range(100)]
     texts = [task.text.replace(" the ", " ") for task in tasks if task]
     assert all(" blue cube " in text for text in texts)
     assert {text.partition(" blue cube ")[2] for text in texts} == {
         *(f"{how} red tray" for how in ("in", "into", "and place it in")),
         *(f"{how} cyan zone" for how in ("into", "to", "on")),
     }
-    assert instruction({"ego": View(things[:1], 100, 100)}, np.random.default_rng(0)) is None
+    assert instruction({"ego": View(objects[:1], 100, 100)}, np.random.default_rng(0)) is None
 
 
 def test_a_suite_s_own_task_marks_what_the_simulator_says_it_is_about() -> None:
     """One of two red cubes, and one that is hidden by more than half: names would not do."""
-    tray = replace(thing("white tray", (60, 60, 90, 90)), role="goal")
-    cubes = thing("red cube", (0, 0, 10, 10)), replace(thing("red cube", (20, 20, 30, 30)), role="object", visible=0.3)
+    tray = replace(scene_object("white tray", (60, 60, 90, 90)), role="goal")
+    cubes = (
+        scene_object("red cube", (0, 0, 10, 10)),
+        replace(scene_object("red cube", (20, 20, 30, 30)), role="object", visible=0.3),
+    )
     views = {"ego": View((tray, *cubes), 100, 100), "cam_left_wrist": View((cubes[0],), 100, 100)}
     task = own_task(views, "put the other red cube in the white tray", np.random.default_rng(0))
     assert task is not None

@@ -54,7 +54,7 @@ def options(tabletop: Runtime, shards_of_ten: None, tmp_path_factory: pytest.Tem
 
 
 def reds(image: np.ndarray) -> np.ndarray:
-    """``bool[h, w]``: pixels of a red thing, in light or shadow."""
+    """``bool[h, w]``: pixels of a red object, in light or shadow."""
     pixels = image.astype(float)
     return (pixels[..., 0] > 2.5 * pixels[..., 1]) & (pixels[..., 0] > 2.5 * pixels[..., 2]) & (pixels[..., 0] > 60)
 
@@ -74,7 +74,7 @@ def test_the_box_of_a_red_thing_is_where_the_image_is_red(options: RenderOptions
         for found in boxes_in("".join(map(str, answered.content))):
             left, top, right, bottom = (round(side) for side in to_pixels(found.box, width, height))
             box = red[top:bottom, left:right]
-            assert box[:, [0, -1]].any(axis=0).all()  # the thing touches each side of its box
+            assert box[:, [0, -1]].any(axis=0).all()  # the object touches each side of its box
             assert box[[0, -1]].any(axis=1).all()
             within[top:bottom, left:right] = True
         assert "red object" not in text or not (red & ~within).any()
@@ -115,7 +115,7 @@ def test_what_an_instruction_moves_is_marked_where_the_image_shows_it(tabletop: 
             understood += 1
     assert understood > 10
     assert len(hits) > 20
-    assert np.mean(hits) > 0.9  # the middle of a box is seldom beside the thing
+    assert np.mean(hits) > 0.9  # the centre of a box is seldom beside the object
     assert np.mean(misses) < 0.05  # or behind another
 
 

@@ -113,18 +113,18 @@ class _Draft:
     places: list[np.ndarray | None] = field(default_factory=lambda: [None] * OBJECTS)
     scenes: list[list[np.ndarray | None]] = field(default_factory=list)
 
-    def handle(self, thing: int, to: np.ndarray, yaws: tuple[float, float], lift: float) -> None:
+    def handle(self, moved: int, to: np.ndarray, yaws: tuple[float, float], lift: float) -> None:
         """Pick an object up and place it elsewhere."""
-        at = self.places[thing]
+        at = self.places[moved]
         assert at is not None
         for place, yaw in ((at, yaws[0]), (to, yaws[1])):
-            self.stroke(thing, (raised(place, lift), yaw), (place, yaw), (raised(place, lift), yaw))
-        self.places[thing] = to
+            self.stroke(moved, (raised(place, lift), yaw), (place, yaw), (raised(place, lift), yaw))
+        self.places[moved] = to
 
-    def stroke(self, thing: int, *vertices: tuple[np.ndarray, float]) -> None:
+    def stroke(self, moved: int, *vertices: tuple[np.ndarray, float]) -> None:
         """The tool goes through places with turns; the object that it handles is an obstacle until then."""
         self.scenes.append(list(self.places))
-        self.places[thing] = None
+        self.places[moved] = None
         self.scenes.append(list(self.places))
         self.strokes.append(list(vertices))
 
