@@ -55,12 +55,11 @@ class Take:
 
     def difference(self, other: Take, images: bool = True) -> Optional[str]:
         """The first digest in which two takes of one episode differ, in words; ``None`` where they are equal."""
-        moments = ((0, "after the reset"), (-1, f"after {len(self.steps)} steps"))
-        for index, moment in moments:
+        for index, when in ((0, "after the reset"), (-1, f"after {len(self.steps)} steps")):
             if self.shown[index].state_digest != other.shown[index].state_digest:
-                return f"the state digest differs {moment}"
+                return f"the state digest differs {when}"
             if images and self.shown[index].image_digest != other.shown[index].image_digest:
-                return f"the state digest is equal but the image digest differs {moment}"
+                return f"the state digest is equal but the image digest differs {when}"
         return None
 
 

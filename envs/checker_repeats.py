@@ -149,7 +149,7 @@ def shown_arrays_are_never_changed_later(bench: Bench) -> None:
     filmed = bench.take(bench.first, Needs(every_frame=True), chunk=LENGTH)
     changed += [view for view in filmed.shown[0].frames.views if not _same_film(bench, filmed.shown[1:], view)]
     if changed:
-        why = "records and training data written a moment later hold another moment's numbers"
+        why = "records and training data written a step later hold another step's numbers"
         do = "return a copy from state(), render_view() and privileged(), not the simulator's own buffer"
         broken("arrays that keep their values", f"{', '.join(dict.fromkeys(changed))} changed after being returned", why, do)
 

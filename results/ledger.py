@@ -89,15 +89,15 @@ class Ledger:
             raise
 
     @classmethod
-    def open_read_only(cls, run_dir: Path, one_moment: bool = False) -> Ledger:
+    def open_read_only(cls, run_dir: Path, one_snapshot: bool = False) -> Ledger:
         """The ledger of ``run_dir``, read-only; also while it is being written, and after its driver was killed.
 
-        With ``one_moment`` all reads see one snapshot, while a driver continues writing.
+        With ``one_snapshot`` all reads see one snapshot, while a driver continues writing.
         """
         path = run_dir / LEDGER_NAME
         check_file(path)
         connection = connect_read_only(path)
-        if one_moment:
+        if one_snapshot:
             connection.execute("BEGIN")
         return cls(path, connection, None)
 

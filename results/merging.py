@@ -211,7 +211,7 @@ def _has_ledger(run: Path) -> bool:
 
 
 def _reading(run: Path) -> Ledger:
-    return Ledger.open_read_only(run, one_moment=True)
+    return Ledger.open_read_only(run, one_snapshot=True)
 
 
 def _check_plan(source: Ledger, manifest: Manifest) -> None:

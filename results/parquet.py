@@ -40,7 +40,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("repeat", "int64", "counts episodes that share all of the above"),
     ("instruction", "string", "the instruction that the policy got; null where the run is older than this column"),
     ("success", "bool", "success under the protocol's own rule"),
-    ("success_first", "bool", "success at any moment"),
+    ("success_first", "bool", "success at any step"),
     ("success_final", "bool", "success at the end; null where the episode was cut short by success"),
     ("reward", "float64", "sum of the simulator's rewards"),
     ("steps", "int32", "steps that were executed"),

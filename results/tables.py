@@ -153,5 +153,5 @@ def _suite_table(plan: SuitePlan, owed: Mapping[TaskKey, int], counts: Mapping[T
 
 def _rule(plan: SuitePlan) -> str:
     rule = plan.protocol.get("success_rule", "first")
-    words = {"first": "success at any moment", "final": "success at the end"}
+    words = {"first": "success at any step", "final": "success at the end"}
     return words.get(rule) or f"success held for {plan.protocol.get('hold_steps', 1)} steps"

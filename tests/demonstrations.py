@@ -1,4 +1,4 @@
-"""Samples for tests: moments of made-up demonstrations, each a function of its position."""
+"""Samples for tests: steps of made-up demonstrations, each a function of its position."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Random(Stream):
 
 @dataclass
 class Ten(Random):
-    """Ten of its moments, again and again."""
+    """Ten of its steps, again and again."""
 
     def __getitem__(self, position: int) -> ActionSample:
         return super().__getitem__(position % 10)

@@ -18,7 +18,7 @@ BESIDE, NOISE = np.array([0.07, -0.06]), 0.1
 
 
 class Reaching(Stream):
-    """Moments of straight ways to a place beside the goal."""
+    """Steps of straight ways to a place beside the goal."""
 
     embodiments = (TOY_SEEN,)
     statistics = {

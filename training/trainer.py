@@ -66,7 +66,7 @@ class Measured:
 
     Attributes:
         waited: Seconds that were spent on waiting for batches, in this step and all before it.
-        moment: The time at which the step was given to the device.
+        given: The time at which the step was given to the device.
     """
 
     step: int
@@ -74,7 +74,7 @@ class Measured:
     chunk_names: tuple[str, ...]
     tokens: int
     waited: float
-    moment: float
+    given: float
     each: Tensor
     totals: Tensor
     norms: dict[str, Tensor]
@@ -221,7 +221,7 @@ class Trainer:
             chunk_names=tuple(name for one in micro for name in one.chunk_names),
             tokens=length,
             waited=self._waited,
-            moment=time.perf_counter(),
+            given=time.perf_counter(),
             each=torch.cat(each),
             totals=self.group.sum_tensor(totals),
             norms=norms,
@@ -247,9 +247,9 @@ class Trainer:
         done = measured.step + 1
         if self.group.first and (done % self.config.report_every == 0 or done == self.config.steps):
             step, began, before = self._reported
-            self._reported = (done, measured.moment, measured.waited)
+            self._reported = (done, measured.given, measured.waited)
             seconds, waited = (
-                (end - begin) / (done - step) for begin, end in ((began, measured.moment), (before, measured.waited))
+                (end - begin) / (done - step) for begin, end in ((began, measured.given), (before, measured.waited))
             )
             numbers = {
                 "loss": sum(weight * mean for weight, mean in zip(self._weights, means.values(), strict=True)),

@@ -109,8 +109,8 @@ class Films:
     def in_order(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Consecutive frames, all of a camera and then those of the next: films are read on without a jump."""
         for camera in self._cameras:
-            moments = [self._moment(camera, index) for index in indices]
-            for _, group in itertools.groupby(moments, key=lambda each: each[0]):
+            steps = [self._step(camera, index) for index in indices]
+            for _, group in itertools.groupby(steps, key=lambda each: each[0]):
                 frames = list(group)
                 yield from (image for _, image in zip(frames, self._decode(*frames[0]), strict=False))
 
@@ -118,9 +118,9 @@ class Films:
         """Frames one by one, all cameras of each: from the key frame before it on."""
         for index in indices:
             for camera in self._cameras:
-                yield next(self._decode(*self._moment(camera, index)))
+                yield next(self._decode(*self._step(camera, index)))
 
-    def _moment(self, camera: str, index: int) -> tuple[str, float]:
+    def _step(self, camera: str, index: int) -> tuple[str, float]:
         place = int(np.searchsorted(self._ends, index, side="right"))
         path, begin = self._meta.film(camera, place)
         return path, begin + (index - self._ends[place] + self._meta.lengths[place]) / self._meta.fps

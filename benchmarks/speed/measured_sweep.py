@@ -1,4 +1,4 @@
-"""A sweep as the scripts measure it: from the moment when every env has an episode, by the policy's own clock."""
+"""A sweep as the scripts measure it: from the time at which every env has an episode, by the policy's own clock."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Steps(Options):
 
 
 class Demonstrations(Stream):
-    """Moments of one robot: other images and actions, the same words."""
+    """Samples of one robot: other images and actions, the same words."""
 
     embodiments = (TABLETOP_PANDA,)
     statistics = {TABLETOP_PANDA.statistics_key: DatasetStatistics(bounds_statistics(TABLETOP_PANDA))}

@@ -39,30 +39,30 @@ from vlarig.results.statistics import wilson_interval
 TRAINING_INITIAL_STATES = range(100, 1_000_000)
 EVALUATION_INITIAL_STATES = range(50)
 
-#: The hand is to come to this far behind the object's middle and this high above the table, down a funnel: for each metre that it is
+#: The hand is to come to this far behind the object's centre and this high above the table, down a funnel: for each metre that it is
 #: further than ``FUNNEL_FLOOR`` from above that place it is to be ``FUNNEL_SLOPE`` metres higher, at most ``FUNNEL_TOP``.
 BEHIND = 0.038
 PUSH_HEIGHT = 0.025
 FUNNEL_FLOOR, FUNNEL_SLOPE, FUNNEL_TOP = 0.015, 4.0, 0.10
 
-#: So near to the zone's middle, along either of its sides, the object is all on it.
+#: So near to the zone's centre, along either of its sides, the object is all on it.
 ON_ZONE = ZONE_HALF - SHAPES["cube"].half_size[0]
 
 #: The vertical part of a step is scaled by this: a hand that presses down or pulls up while it pushes tilts the object.
 VERTICAL = 0.5
 
-#: Fingers further open than this get a closing command, in metres from the hand's middle.
+#: Fingers further open than this get a closing command, in metres from the hand's centre.
 FINGERS_OPEN = 0.018
 
 
 @dataclass(frozen=True)
 class Push:
-    """A push seen in its own frame; arrays of one moment, or of many along the first axis.
+    """A push seen in its own frame; arrays of one step, or of many along the first axis.
 
     Attributes:
         along: ``[..., 2]``, the unit vector from the object to the zone, in the table's plane.
         left: ``[..., 1]``, how far the object still has to go, in m.
-        hand: ``[..., 3]``, the hand from the object's middle, along and across the push, and its height above the table.
+        hand: ``[..., 3]``, the hand from the object's centre, along and across the push, and its height above the table.
     """
 
     along: np.ndarray
@@ -97,7 +97,7 @@ def named_positions(snapshot: Snapshot) -> np.ndarray:
 
 
 def worth(snapshot: Snapshot) -> float:
-    """How good a moment is: the nearer the object to its zone and the hand to its place, the better; best where the task is solved."""
+    """How good a step is: the nearer the object to its zone and the hand to its place, the better; best where the task is solved."""
     placed = named_positions(snapshot)
     push = Push.of(snapshot.state[:3], placed[:3], placed[3:])
     return float(-10.0 * push.left[0] - 2.0 * push.to_go + 0.5 * snapshot.outcome.final)

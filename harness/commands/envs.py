@@ -246,7 +246,7 @@ def describe_camera(camera: Camera) -> str:
     if camera.resize:
         words.append(camera.resize)
     if camera.crop < 1.0:
-        words.append(f"middle {camera.crop:.0%}")
+        words.append(f"centre {camera.crop:.0%}")
     return ", ".join(words)
 
 

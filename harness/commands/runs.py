@@ -52,7 +52,7 @@ _VERDICTS = {"equal": "green", "differs": "red", "failed": "red"}
 
 LIST_HELP = """List the runs in a folder, latest first: policy, suites, progress, errors and state.
 
-A run is complete, resumable (give its command again), being written by a process at this moment, or unreadable (the reason is
+A run is complete, resumable (give its command again), being written by a process now, or unreadable (the reason is
 shown below the list). A shard is complete when its own share of the run's episodes is.
 
   vlarig runs list
@@ -338,7 +338,7 @@ def page(arguments: list[str]) -> int:
     options = SiteOptions(config.title, config.films, config.comparisons)
     with contextlib.ExitStack() as stack, console.status("reading the runs") as status:
         folders, unknown = find_runs(config.runs)
-        readers, refused = read_each(folders, lambda folder: RunReader.open(folder, one_moment=True))
+        readers, refused = read_each(folders, lambda folder: RunReader.open(folder, one_snapshot=True))
         refused += unknown
         for reader in readers:
             stack.callback(reader.close)

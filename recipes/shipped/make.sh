@@ -20,7 +20,7 @@ record() { # SUITE EPISODES: demonstrations of each task by its expert, which bu
 }
 
 look() { # SUITE: eight frames of each of its demonstrations, with instructions, and where the objects are that these name
-    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments 8 --instructions 1 --questions 0 --size 128 \
+    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --frames 8 --instructions 1 --questions 0 --size 128 \
         --to "moments/$1"
 }
 

@@ -145,10 +145,10 @@ class RunReader:
         self._films: frozenset[str] = frozenset()
 
     @classmethod
-    def open(cls, folder: Path, one_moment: bool = False) -> RunReader:
-        """The run in ``folder``, read. With ``one_moment`` all reads see one snapshot, while a driver continues writing."""
+    def open(cls, folder: Path, one_snapshot: bool = False) -> RunReader:
+        """The run in ``folder``, read. With ``one_snapshot`` all reads see one snapshot, while a driver continues writing."""
         manifest = Manifest.load(folder)
-        ledger = Ledger.open_read_only(folder, one_moment)
+        ledger = Ledger.open_read_only(folder, one_snapshot)
         try:
             reader = cls(folder, manifest, ledger)
             reader.update()

@@ -32,7 +32,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"duration": _duration, "breakable": _breakable, "moment": _moment, "thousands": "{:,}".format}
+    templates.filters |= {"duration": _duration, "breakable": _breakable, "time": _time, "thousands": "{:,}".format}
     return templates
 
 
@@ -48,7 +48,7 @@ def _breakable(text: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_/])", text))
 
 
-def _moment(text: str) -> str:
+def _time(text: str) -> str:
     """A time in ISO 8601, to the minute where it is in UTC; a dash for none."""
     day, _, clock = text.partition("T")
     return f"{day} {clock[:5]} UTC" if clock.endswith("+00:00") else text or "–"

@@ -20,11 +20,11 @@ FAR = np.array([0.0, 0.3, 0.0])
 NOTHING = np.zeros((0, 8, 3))
 
 
-def box(middle: tuple[float, float, float], half: tuple[float, float, float], yaw: float = 0.0) -> np.ndarray:
+def box(centre: tuple[float, float, float], half: tuple[float, float, float], yaw: float = 0.0) -> np.ndarray:
     """``float64[8, 3]``: the corners of a box."""
     corners = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1]), axis=-1).reshape(8, 3) * half
     turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    return corners @ turn.T + middle
+    return corners @ turn.T + centre
 
 
 def bowl(x: float, y: float, bottom: float = 0.0) -> np.ndarray:
@@ -68,7 +68,7 @@ class World:
     grasps: int = 0
 
     def request(self, chunk: int, env: int = 0) -> Request:
-        """The request to the expert at this moment."""
+        """The request to the expert at this step."""
         truth = {f"points/{name}": points for name, points in self.points.items()}
         truth |= {f"pose/{name}": np.array([*place, 1.0, 0.0, 0.0, 0.0]) for name, place in self.where.items()}
         truth["grip"] = np.array([*self.grip, 0.0, np.cos(self.yaw / 2), np.sin(self.yaw / 2), 0.0])

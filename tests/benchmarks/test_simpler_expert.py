@@ -23,7 +23,7 @@ from vlarig.policies.registry import load_policy
 WIDOWX = ("put_spoon_on_towel", "put_carrot_on_plate", "stack_green_on_yellow", "put_eggplant_in_basket")
 OOD = ("MoveAway", "MoveRight", "PlaceNear", "PlaceRight", "PutFront", "StackYellow")
 
-#: Sides of the models' boxes, and how far their middles are above what they lie on.
+#: Sides of the models' boxes, and how far their centres are above what they lie on.
 MODELS = {
     "bridge_spoon_generated_modified": ((0.14, 0.035, 0.02), 0.01),
     "bridge_carrot_generated_modified": ((0.115, 0.032, 0.036), 0.018),
@@ -82,7 +82,7 @@ class World:
         return [np.array(MODELS[name][0]) for name in self.names]
 
     def request(self, chunk: int, env: int = 0) -> Request:
-        """The request to the expert at this moment."""
+        """The request to the expert at this step."""
         truth = {
             "hand": np.array([*self.hand, *wxyz(self.turn)]),
             "commanded": np.array([*self.aim, *wxyz(self.aim_turn)]),
@@ -139,7 +139,7 @@ class World:
         halves = [extent / 2 for extent in self.extents]
         beside = np.abs(self.places[0] - self.places[1])[:2]
         upon = bool((beside < halves[1][:2]).all()) and not self.held
-        moment = StepState(
+        state = StepState(
             source=self.places[0],
             target=self.places[1],
             settled_source=self.settled[0],
@@ -153,7 +153,7 @@ class World:
             reach=float(np.linalg.norm(halves[1][:2])) + 0.003,
             carried=upon,
         )
-        return holds(self.episode.payload["goal"], moment)
+        return holds(self.episode.payload["goal"], state)
 
     def _meet(self) -> bool:
         """Whether the source's long side ends over the target, where it is not upon it."""
@@ -217,7 +217,7 @@ def test_fingers_close_across_the_thing_once_it_is_between_them(task: str) -> No
     off = world.hand - world.places[0]
     assert abs(world.turn.apply([0.0, 1.0, 0.0]) @ along) < 0.1
     assert np.linalg.norm(off - (off @ along) * along) < 0.01
-    # A spoon is taken by its handle, everything else by its middle.
+    # A spoon is taken by its handle, everything else by its centre.
     assert off @ along == pytest.approx(0.02 if "spoon" in task else 0.0, abs=0.006)
 
 

@@ -95,7 +95,7 @@ def test_objects_stand_clear_of_each_other(task: str) -> None:
         assert gaps.max() > 0.025, initial_state
 
 
-def moment(found: dict[str, Any], **changes: Any) -> StepState:
+def step_state(found: dict[str, Any], **changes: Any) -> StepState:
     """The start of an episode, its objects lying on the table, or what became of it."""
     places = {model: np.array([pose[0], pose[1], TABLE + SIZES[model][2] / 2]) for model, pose in found["objects"].items()}
     halves = {model: np.array(SIZES[model]) / 2 for model in places}
@@ -121,20 +121,22 @@ def moment(found: dict[str, Any], **changes: Any) -> StepState:
 def test_nothing_is_solved_at_an_initial_state_nor_by_a_touch_there(task: str) -> None:
     for initial_state in range(48):
         found = payload(task, initial_state)
-        assert not holds(found["goal"], moment(found)), initial_state
-        nudged = moment(found).source + np.array([0.0, 0.02, 0.0])
-        assert not holds(found["goal"], moment(found, source=nudged, above=nudged - moment(found).target)), initial_state
+        assert not holds(found["goal"], step_state(found)), initial_state
+        nudged = step_state(found).source + np.array([0.0, 0.02, 0.0])
+        assert not holds(found["goal"], step_state(found, source=nudged, above=nudged - step_state(found).target)), (
+            initial_state
+        )
 
 
 # Goals.
 
 
 def put(task: str, x: float, y: float, z: float = 0.012, initial_state: int = 4, **changes: Any) -> bool:
-    """Whether the goal holds with the source's middle there: ``x`` and ``y`` from the target's, ``z`` above the table."""
+    """Whether the goal holds with the source's centre there: ``x`` and ``y`` from the target's, ``z`` above the table."""
     found = payload(task, initial_state)
-    target = np.asarray(changes.get("target", moment(found).target))
+    target = np.asarray(changes.get("target", step_state(found).target))
     source = np.array([target[0] + x, target[1] + y, TABLE + z])
-    return holds(found["goal"], moment(found, **{"source": source, "above": source - target, **changes}))
+    return holds(found["goal"], step_state(found, **{"source": source, "above": source - target, **changes}))
 
 
 ON = {"z": 0.024, "touching": True}
@@ -170,9 +172,9 @@ def test_it_does_not_count_before_it_is_done(task: str, outcome: dict[str, Any],
 @pytest.mark.parametrize(("task", "outcome"), [case for case in SOLVED if case[0] != "StackYellow"])
 def test_it_does_not_count_where_the_other_thing_was_moved(task: str, outcome: dict[str, Any]) -> None:
     found = payload(task, 4)
-    shoved = moment(found).target + np.array([0.0, 0.05, 0.0])
+    shoved = step_state(found).target + np.array([0.0, 0.05, 0.0])
     assert not put(task, **{**outcome, "target": shoved})
-    source = moment(found).target + np.array([outcome["x"], outcome["y"], 0.0])
+    source = step_state(found).target + np.array([outcome["x"], outcome["y"], 0.0])
     assert not put(task, **outcome, settled_source=source), "moved and brought back"
 
 
@@ -190,7 +192,7 @@ def test_it_does_not_count_where_the_other_thing_was_moved(task: str, outcome: d
         ("PlaceNear", {"x": 0.0, "y": 0.14}),  # too far
         ("PlaceRight", {"x": 0.0, "y": -0.02, **ON}),  # left half
         ("PlaceRight", {"x": 0.0, "y": 0.02}),  # above the towel, not on it
-        ("PlaceRight", {"x": 0.0, "y": 0.06, **ON}),  # its middle beyond the edge
+        ("PlaceRight", {"x": 0.0, "y": 0.06, **ON}),  # its centre beyond the edge
         ("PutFront", {"x": -0.12, "y": 0.0}),  # behind
         ("PutFront", {"x": 0.0, "y": 0.12}),  # beside
         ("PutFront", {"x": 0.03, "y": 0.0, **ON}),  # on the plate

@@ -45,18 +45,18 @@ def above(x: float, y: float, z: float) -> dict[str, Any]:
 
 
 def source(x: float = 0.0, y: float = 0.0, z: float = 0.01) -> dict[str, Any]:
-    """The source's middle: ``x`` and ``y`` from the target's, ``z`` above the table."""
+    """The source's centre: ``x`` and ``y`` from the target's, ``z`` above the table."""
     return {"source": np.array([x - 0.2, y + 0.02, TABLE_TOP + z])}
 
 
 def shifted(name: str, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> dict[str, Any]:
-    """One of the moment's places, moved."""
+    """One of the state's places, moved."""
     return {name: getattr(BESIDE, name) + np.array([x, y, z])}
 
 
 #: A condition, and what is changed about ``BESIDE`` so that it just holds, and so that it does not.
 BOUNDS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    # The benchmark's own: up to 7.5 cm off the middle, above it, and up to 2 cm above where it would lie.
+    # The benchmark's own: up to 7.5 cm off the centre, above it, and up to 2 cm above where it would lie.
     (ON, above(0.075, 0.0, 0.01), above(0.075 + A_BIT, 0.0, 0.01)),
     (ON, above(-0.045, 0.06 - A_BIT, 0.01), above(-0.045, 0.06 + A_BIT, 0.01)),
     (ON, above(0.0, 0.0, A_BIT), above(0.0, 0.0, 0.0)),
@@ -164,26 +164,26 @@ SOLVED = {
 }
 
 
-def spoiled(condition: dict[str, Any], moment: StepState) -> StepState:
-    """The moment with one condition broken, and no other."""
-    away = (moment.source - moment.target) * [1.0, 1.0, 0.0]
+def spoiled(condition: dict[str, Any], state: StepState) -> StepState:
+    """The state with one condition broken, and no other."""
+    away = (state.source - state.target) * [1.0, 1.0, 0.0]
     away /= max(np.linalg.norm(away), 1e-9)
     changes: dict[str, dict[str, Any]] = {
-        "on_target": {"above": moment.above + np.array([0.1, 0.0, 0.0])},
-        "moved": {"settled_source": moment.source - 0.02 * away},
-        "target_stayed": {"settled_target": moment.target + 0.04 * away},
+        "on_target": {"above": state.above + np.array([0.1, 0.0, 0.0])},
+        "moved": {"settled_source": state.source - 0.02 * away},
+        "target_stayed": {"settled_target": state.target + 0.04 * away},
         "at_rest": {"speed": 0.2},
         "released": {"grasped": True},
-        "low": {"source": moment.source + np.array([0.0, 0.0, 0.03])},
+        "low": {"source": state.source + np.array([0.0, 0.0, 0.03])},
         "apart": {"touching": True},
         "touching": {"touching": False},
-        "distance": {"source": moment.source + 0.1 * away},
-        "farther": {"settled_source": moment.source + 0.05 * away},
+        "distance": {"source": state.source + 0.1 * away},
+        "farther": {"settled_source": state.source + 0.05 * away},
     }
     if condition["is"] == "offset":
         across = np.array([1.0, 0.0, 0.0]) if condition["axis"] == "x" else np.array([0.0, 1.0, 0.0])
-        return replace(moment, source=moment.source - 0.15 * across)
-    return replace(moment, **changes[condition["is"]])
+        return replace(state, source=state.source - 0.15 * across)
+    return replace(state, **changes[condition["is"]])
 
 
 @pytest.mark.parametrize("task", SOLVED)
@@ -191,5 +191,5 @@ def test_every_condition_of_an_ood_goal_refuses_something(task: str) -> None:
     goal = SUITE.payload(SUITE.task(task), 0, SUITE.protocols[0])["goal"]
     assert holds(goal, SOLVED[task])
     for condition in goal:
-        moment = spoiled(condition, SOLVED[task])
-        assert [each for each in goal if not holds([each], moment)] == [condition]
+        state = spoiled(condition, SOLVED[task])
+        assert [each for each in goal if not holds([each], state)] == [condition]

@@ -13,8 +13,8 @@ from vlarig.envs.tabletop.world import ObjectState, World
 
 
 def body(x: float, y: float, above: float = 0.0, shape: str = "cube", held: bool = False) -> ObjectState:
-    middle = np.array([x, y, layout.TABLE_TOP + above + layout.SHAPES[shape].half_size[2]])
-    return ObjectState(shape, middle, np.eye(3), 0.0, 0.0, held)
+    centre = np.array([x, y, layout.TABLE_TOP + above + layout.SHAPES[shape].half_size[2]])
+    return ObjectState(shape, centre, np.eye(3), 0.0, 0.0, held)
 
 
 def world(**bodies: ObjectState) -> World:

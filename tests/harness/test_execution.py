@@ -61,7 +61,7 @@ def test_starvlas_own_rounding_is_the_only_difference(golden: dict[str, np.ndarr
 
 
 def telling_chunks(lengths: Sequence[int], n_action_steps: int) -> list[np.ndarray]:
-    """Chunks whose steps say which moment they are for (first channel) and which chunk they are of (a 1 in its own channel)."""
+    """Chunks whose steps say which step they are for (first channel) and which chunk they are of (a 1 in its own channel)."""
     chunks = []
     for number, length in enumerate(lengths):
         chunk = np.zeros((length, 1 + len(lengths)), np.float32)
@@ -73,13 +73,13 @@ def telling_chunks(lengths: Sequence[int], n_action_steps: int) -> list[np.ndarr
 
 @pytest.mark.parametrize("n_action_steps", [1, 2, 3])
 @pytest.mark.parametrize("rule", ["mean", "adaptive"])
-def test_predictions_for_one_moment_are_combined(rule: str, n_action_steps: int) -> None:
+def test_predictions_for_one_step_are_combined(rule: str, n_action_steps: int) -> None:
     steps = play(Ensemble(rule, 3, 0.5), telling_chunks([7] * 6, n_action_steps), n_action_steps)
     np.testing.assert_allclose(steps[:, 0], np.arange(6 * n_action_steps), rtol=1e-6)
     np.testing.assert_allclose(steps[:, 1:].sum(axis=1), 1, rtol=1e-6)
-    for moment, step in enumerate(steps):
-        newest = moment // n_action_steps
-        reaching = [chunk for chunk in range(max(0, newest - 2), newest + 1) if moment - chunk * n_action_steps < 7]
+    for step_index, step in enumerate(steps):
+        newest = step_index // n_action_steps
+        reaching = [chunk for chunk in range(max(0, newest - 2), newest + 1) if step_index - chunk * n_action_steps < 7]
         assert list(np.flatnonzero(step[1:])) == reaching
 
 

@@ -146,11 +146,11 @@ def test_images_of_a_film_are_the_views_side_by_side(tmp_path, caption):
     write_film(tmp_path / "a.mp4", frames, 10, caption)
     title, images = read_film(tmp_path / "a.mp4", 4)
     assert title == caption
-    for image, moment in zip(images, (0, 3, 6, 9), strict=True):
+    for image, frame in zip(images, (0, 3, 6, 9), strict=True):
         assert image.shape == (256, 256 + 12 + 320, 3)
         for view, left in (("ego", 0), ("wrist", 268)):
             shown = image[:, left : left + frames[view].shape[2]].astype(int)
-            assert np.abs(shown - frames[view][moment]).mean() < 4
+            assert np.abs(shown - frames[view][frame]).mean() < 4
 
 
 def test_a_film_that_cannot_be_read_says_what_to_do(tmp_path):

@@ -91,7 +91,7 @@ def suite_table(
     """A finished suite; ``odd`` gives tasks another tally."""
     tallies = {task.name: odd.get(task.name, Tally(finished, finished, successes)) for task in load_suite(name).tasks}
     return SuiteTable(
-        name, protocol, "success at any moment", tuple(TaskRow(task, variant, tally) for task, tally in tallies.items())
+        name, protocol, "success at any step", tuple(TaskRow(task, variant, tally) for task, tally in tallies.items())
     )
 
 

@@ -73,7 +73,7 @@ def look_at(run: Path) -> str:
 
 
 def all_pages(run: Path) -> None:
-    with closing(RunReader.open(run, one_moment=True)) as reader:
+    with closing(RunReader.open(run, one_snapshot=True)) as reader:
         site = Site([reader], SiteOptions())
         for file in site.files():
             file.content()

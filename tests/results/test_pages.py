@@ -80,7 +80,7 @@ def data_of(path: Path):
 
 
 def build(out: Path, *runs: Path, **options) -> Path:
-    readers = [RunReader.open(run, one_moment=True) for run in runs]
+    readers = [RunReader.open(run, one_snapshot=True) for run in runs]
     try:
         write_site(Site(readers, SiteOptions(**options)), out)
     finally:
@@ -678,9 +678,9 @@ def test_the_first_page_is_written_last(tmp_path):
     assert paths.index("data/run/task-0-0.js") < paths.index("episode.html")
 
 
-def test_a_build_reads_one_moment_while_the_run_goes_on(tmp_path):
+def test_a_build_reads_one_snapshot_while_the_run_goes_on(tmp_path):
     run = make_run(tmp_path / "run", finished=5)
-    reader = RunReader.open(run, one_moment=True)
+    reader = RunReader.open(run, one_snapshot=True)
     with Ledger.open(run) as ledger:
         ledger.write_episode(make_record(5, "stack"))
     write_site(Site([reader], SiteOptions()), tmp_path / "site")

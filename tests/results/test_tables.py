@@ -81,7 +81,7 @@ def test_json(tmp_path):
     suite = data[0]["suites"][0]
     assert data[0]["complete"] is False
     assert data[0]["identity_hash"] == make_manifest().identity_hash()
-    assert (suite["suite"], suite["protocol"], suite["rule"]) == ("tabletop", "standard@1", "success at any moment")
+    assert (suite["suite"], suite["protocol"], suite["rule"]) == ("tabletop", "standard@1", "success at any step")
     assert suite["tasks"][0] == {
         "task": "stack", "variant": "base", "success_rate": 0.75, "interval": list(wilson_interval(3, 4)),
         "interval_method": "wilson 95 %", "n": 4, "successes": 3, "errors": 2, "missing": 4, "expected": 10, "complete": False,

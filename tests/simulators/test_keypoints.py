@@ -46,16 +46,16 @@ def test_what_is_moved_ends_where_it_is_said_to_belong(
             first.keypoints, numbers[episodes == episode][3].astype(np.float32)
         )
     looked = cli(
-        "data", "render-questions", suite, "--recording", tmp_path / "demos", "--scenes", "9", "--moments", "12",
+        "data", "render-questions", suite, "--recording", tmp_path / "demos", "--scenes", "9", "--frames", "12",
         "--instructions", "4", "--questions", "0", "--size", "128", "--to", tmp_path / "looked",
     )  # fmt: skip
     assert looked.returncode == 0, looked.stdout + looked.stderr
     own, made_up = ends_by_object(tmp_path / "looked")
     shared = own.keys() & made_up.keys()
     assert shared or suite == "libero_object"  # where milk may be nothing that a made-up task moves
-    for moment in shared:
-        assert np.linalg.norm(np.array(own[moment][:3]) - made_up[moment][:3]) < 0.3, "labels of images are in another frame"
-        assert None not in own[moment][:18], "a recording's own task is known"
+    for frame in shared:
+        assert np.linalg.norm(np.array(own[frame][:3]) - made_up[frame][:3]) < 0.3, "labels of images are in another frame"
+        assert None not in own[frame][:18], "a recording's own task is known"
 
 
 def ends_by_object(folder: Path) -> tuple[dict[tuple[str, str], list[float]], dict[tuple[str, str], list[float]]]:
@@ -64,9 +64,9 @@ def ends_by_object(folder: Path) -> tuple[dict[tuple[str, str], list[float]], di
     made_up: dict[tuple[str, str], list[float]] = {}
     for line in (folder / "spatial_grounding/00000.jsonl").read_text().splitlines():
         record = json.loads(line)
-        moment, _, turn = record["id"].rsplit("/", 2)
+        frame, _, turn = record["id"].rsplit("/", 2)
         for part in record["messages"][0]["content"]:
             for mark in part.get("marks", []):
                 if mark.get("role") == "object":
-                    (own if turn == "4" else made_up)[moment, mark["name"]] = record["ends"]
+                    (own if turn == "4" else made_up)[frame, mark["name"]] = record["ends"]
     return own, made_up

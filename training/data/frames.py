@@ -174,10 +174,10 @@ def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end:
             frames = _decoded(container, set(shown))
     except (FFmpegError, OSError, ValueError, IndexError) as error:
         raise DataError(f"its video {path} does not decode ({error})") from None
-    missing = [moment for moment, index in zip(wanted, shown, strict=True) if index not in frames]
+    missing = [time for time, index in zip(wanted, shown, strict=True) if index not in frames]
     if missing:
         raise DataError(f"its video {path} is truncated: its frame at {missing[0]:.2f} s does not decode")
-    return Video(np.stack([frames[index] for index in shown]), tuple(round(moment - begin, 6) for moment in wanted))
+    return Video(np.stack([frames[index] for index in shown]), tuple(round(time - begin, 6) for time in wanted))
 
 
 def _times(container: InputContainer) -> tuple[list[float], float | None]:

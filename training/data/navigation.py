@@ -91,13 +91,13 @@ class Walk:
         if not (np.isfinite(self.poses).all() and np.isfinite(self.times).all() and (np.diff(self.times) > 0).all()):
             raise ValueError(f"{self.name!r} has numbers that are not finite, or times that do not increase")
 
-    def moments(self) -> Moments:
+    def resampled(self) -> Resampled:
         """It at 2 Hz."""
         return resample(self.times, np.array(self.poses))
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Resampled:
     """A walk at 2 Hz.
 
     Attributes:
@@ -113,7 +113,7 @@ class Moments:
         return np.round(relative_waypoints(self.poses) / RESOLUTION) * RESOLUTION + 0.0  # no -0
 
 
-def resample(times: Sequence[float], poses: np.ndarray, rate: float = RATE) -> Moments:
+def resample(times: Sequence[float], poses: np.ndarray, rate: float = RATE) -> Resampled:
     """A walk at another rate: poses interpolated, headings by the shorter way, and the nearest frame of each time step.
 
     The last time step is at the walk's end or less than a period after it; there the walker is where the walk ends.
@@ -125,12 +125,12 @@ def resample(times: Sequence[float], poses: np.ndarray, rate: float = RATE) -> M
     """
     seconds, poses = np.asarray(times, np.float64), np.asarray(poses, np.float64)
     count = int(np.ceil((seconds[-1] - seconds[0]) * rate - 1e-6)) + 1
-    moments = seconds[0] + np.arange(count) / rate
+    wanted = seconds[0] + np.arange(count) / rate
     columns = (poses[:, 0], poses[:, 1], np.unwrap(poses[:, 2]))
-    after = np.searchsorted(seconds, moments).clip(1, max(len(seconds) - 1, 1))
-    before_is_nearer = moments - seconds[after - 1] <= np.abs(seconds[np.minimum(after, len(seconds) - 1)] - moments)
+    after = np.searchsorted(seconds, wanted).clip(1, max(len(seconds) - 1, 1))
+    before_is_nearer = wanted - seconds[after - 1] <= np.abs(seconds[np.minimum(after, len(seconds) - 1)] - wanted)
     nearest = np.where(before_is_nearer, after - 1, np.minimum(after, len(seconds) - 1))
-    return Moments(np.column_stack([np.interp(moments, seconds, column) for column in columns]), nearest)
+    return Resampled(np.column_stack([np.interp(wanted, seconds, column) for column in columns]), nearest)
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class NavigationDataset:
     @cached_property
     def _ends(self) -> np.ndarray:
         """Samples up to the end of each walk."""
-        return np.cumsum([len(walk.moments().frames) for walk in self.walks], dtype=np.int64)
+        return np.cumsum([len(walk.resampled().frames) for walk in self.walks], dtype=np.int64)
 
     @property
     def tasks(self) -> Mapping[str, Sequence[int]]:
@@ -253,15 +253,15 @@ class NavigationDataset:
         check_index(index, len(self), self.name)
         number = int(np.searchsorted(self._ends, index, side="right"))
         walk = self.walks[number]
-        moments = walk.moments()
-        moment = len(moments.frames) - (int(self._ends[number]) - index)
-        shown = moments.frames[frames_shown(moment, self.history)].tolist()
-        name = f"{self.name}/{walk.name}/{moment}"
+        resampled = walk.resampled()
+        step = len(resampled.frames) - (int(self._ends[number]) - index)
+        shown = resampled.frames[frames_shown(step, self.history)].tolist()
+        name = f"{self.name}/{walk.name}/{step}"
         try:
             images = read_frames(self.folder / walk.frames, shown)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-        actions = window(moments.waypoints(), moment, self.horizon).astype(np.float32)
+        actions = window(resampled.waypoints(), step, self.horizon).astype(np.float32)
         observation = Observation(images={"ego": images}, state=np.zeros(0, np.float32), instruction=walk.instruction)
         return ActionSample(name, observation, self.embodiment, actions, self.horizon)
 

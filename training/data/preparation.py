@@ -119,7 +119,7 @@ def prepare_walks(datasets: Sequence[NavigationDataset], progress: Progress) -> 
             progress(dataset.name, number, len(lines))
         found.check(dataset.folder)
     names = ", ".join(dataset.name for dataset in datasets)
-    waypoints = [walk.moments().waypoints() for found in sorted_ for walk in found.kept]
+    waypoints = [walk.resampled().waypoints() for found in sorted_ for walk in found.kept]
     try:
         quantiles = {datasets[0].embodiment.statistics_key: DatasetStatistics(statistics_of(waypoints, names))}
     except PolicyError as error:

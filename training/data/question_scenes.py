@@ -143,7 +143,7 @@ class RecordedScenes:
         views: Views that are rendered; all of the recording's protocol when empty.
         size: Sides of the images in pixels; the protocol's when ``None``.
         seed: Another seed gives other frames.
-        moments: How many frames of an episode; all of them where it has no more steps.
+        frames: How many frames of an episode; all of them where it has no more steps.
         count: Most episodes.
 
     Attributes:
@@ -152,7 +152,7 @@ class RecordedScenes:
     """
 
     def __init__(
-        self, suite: Suite, recording: Path, views: tuple[str, ...], size: int | None, seed: int, moments: int, count: int
+        self, suite: Suite, recording: Path, views: tuple[str, ...], size: int | None, seed: int, frames: int, count: int
     ) -> None:
         run = recording / RUN
         if not run.is_dir():
@@ -163,7 +163,7 @@ class RecordedScenes:
         self.protocol = scene_protocol(suite, views, size, plans[0].resolved)
         self._suite = suite
         self._seed = seed
-        self._moments = moments
+        self._frames = frames
         with Ledger.open_read_only(run) as ledger:
             records = [each for each in ledger.each_record(with_actions=True) if each.success and each.suite == suite.name]
         if not records:
@@ -181,7 +181,7 @@ class RecordedScenes:
         episode = self._suite.episode_again(record.task, record.variant, record.initial_state, record.repeat, self.protocol)
         rng = rng_of("train", self._seed, number, 1)
         steps = min(record.steps, moving_steps(record.actions) + 1)
-        later = rng.choice(np.arange(1, steps), min(self._moments, steps) - 1, replace=False)
+        later = rng.choice(np.arange(1, steps), min(self._frames, steps) - 1, replace=False)
         stops = (0, *sorted(later.tolist()))
         keypoints = self._dataset.keypoints(self._places[record.key])
         return Scene(episode, record.actions, stops, None if keypoints is None else tuple(keypoints[list(stops)]))

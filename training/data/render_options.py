@@ -27,7 +27,7 @@ class RenderOptions:
     """Folder of the data."""
     recording: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A folder of `vlarig data record`: its demonstrations are played again and looked at, instead of new scenes."""
-    moments: Count = 1
+    frames: Count = 1
     """Images of each of its episodes."""
     held_out: bool = False
     """Scenes that no training has, for scoring."""
@@ -47,9 +47,9 @@ class RenderOptions:
     """Views that are rendered; all of the protocol's when empty."""
 
     def __post_init__(self) -> None:
-        if self.moments < 1 or (self.recording is None and self.moments > 1):
+        if self.frames < 1 or (self.recording is None and self.frames > 1):
             raise DataError(
-                f"{self.moments} moments of an episode were requested; expected 1 moment without a recording, and 1 or more of one"
+                f"{self.frames} frames of an episode were requested; expected 1 without a recording, and 1 or more of one"
             )
         if self.recording is not None and self.held_out:
             raise DataError("held-out scenes of a recording were requested, which has its own; expected one of the two")
@@ -85,5 +85,5 @@ class RenderOptions:
             "picture_format": "png",
             "instructions": self.instructions,
             "recording": None if self.recording is None else str(self.recording),
-            "moments": self.moments,
+            "moments": self.frames,
         }

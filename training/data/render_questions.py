@@ -79,7 +79,7 @@ class _Seen:
 
     scene: int
     key: str
-    moment: int
+    frame: int
     snapshot: Snapshot
     keypoints: np.ndarray | None
 
@@ -98,7 +98,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
         source = NewScenes(suite, protocol, options.split, options.seed, options.motion, options.scenes)
         _begin(options, {})
     else:
-        wanted = options.views, options.size, options.seed, options.moments, options.scenes
+        wanted = options.views, options.size, options.seed, options.frames, options.scenes
         source = RecordedScenes(suite, options.recording, *wanted)
         _begin(options, {"demonstrations": source.demonstrations})
     shards = [range(begin, min(begin + SHARD, len(source))) for begin in range(0, len(source), SHARD)]
@@ -172,11 +172,11 @@ async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: li
     for number in numbers:
         scene = source[number]
         snapshot = await env.begin(scene.episode)
-        for moment, (begin, end) in enumerate(itertools.pairwise((0, *scene.stops))):
+        for frame, (begin, end) in enumerate(itertools.pairwise((0, *scene.stops))):
             if end > begin:
                 snapshot = (await env.step(scene.actions[begin:end])).snapshot
-            keypoints = None if scene.keypoints is None else scene.keypoints[moment]
-            found.append(_Seen(number, scene.episode.key, moment, snapshot, keypoints))
+            keypoints = None if scene.keypoints is None else scene.keypoints[frame]
+            found.append(_Seen(number, scene.episode.key, frame, snapshot, keypoints))
     return found
 
 
@@ -199,9 +199,9 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
         counts[kind] += 1
 
     for each in seen:
-        moment = () if options.recording is None else (each.moment,)
-        rng = functools.partial(rng_of, options.split, options.seed, each.scene, *moment)
-        name = "-".join(map(str, (each.scene, *moment)))
+        frame = () if options.recording is None else (each.frame,)
+        rng = functools.partial(rng_of, options.split, options.seed, each.scene, *frame)
+        name = "-".join(map(str, (each.scene, *frame)))
         views, paths = {}, {}
         for place, (view, frames) in enumerate(each.snapshot.frames.views.items()):
             image = frames[-1]
@@ -209,7 +209,7 @@ def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, sh
             found = questions(shown, rng(2 + place), options.questions)
             if not found and not options.instructions:
                 continue
-            file = images / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.png"
+            file = images / f"{'-'.join((f'{each.scene:06}', *map(str, frame), view))}.png"
             with appearing(file) as draft:
                 Image.fromarray(image).save(draft, "png")
             paths[view] = f"../images/{images.name}/{file.name}"

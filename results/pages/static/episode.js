@@ -28,7 +28,7 @@
     const spent = Object.entries(episode.seconds).filter(([name]) => name !== "total").map(([name, value]) => `${name} ${value.toFixed(2)} s`);
     byId("result").replaceChildren(facts([
       ["outcome", vlarig.outcome(episode.outcome)],
-      ["success at any moment", yes(episode.first)],
+      ["success at any step", yes(episode.first)],
       ["success at the end", yes(episode.final)],
       ["longest success", episode.held === null ? yes(null) : `${episode.held} steps`],
       ["steps", vlarig.count(episode.steps)],

@@ -22,7 +22,7 @@ from vlarig.policies.qwen_vla.poses import euler_matrix, rotation_matrix
 from vlarig.policies.qwen_vla.readouts import Ends, ends_loss, relations
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
-MOMENT = Keypoints(np.array([0.1, -0.2, 0.87]), np.array([0.05, 0.2, 0.85]), np.array([0.05, 0.2, 0.9]), turn=0.3)
+STEP = Keypoints(np.array([0.1, -0.2, 0.87]), np.array([0.05, 0.2, 0.85]), np.array([0.05, 0.2, 0.9]), turn=0.3)
 LAYOUT = pose_and_fingers("axis_angle_from_down")
 
 
@@ -48,10 +48,10 @@ def test_the_hands_pose_is_read_by_the_names_of_the_states_numbers() -> None:
 @pytest.mark.parametrize("angle", [0.0, 0.7, -1.2])
 def test_relations_of_the_truth_are_where_things_are_from_the_hand(angle: float) -> None:
     pose = hand_pose(state(angle), LAYOUT)
-    found = relations(torch.from_numpy(as_read(MOMENT, pose))[None], torch.from_numpy(pose)[None])[0].numpy()
-    np.testing.assert_allclose(found[:3], 10 * (MOMENT.object - [0, 0.1, 1.0]), atol=1e-4)
-    np.testing.assert_allclose(found[6:9], 10 * (MOMENT.place - [0, 0.1, 1.0]), atol=1e-4)
-    np.testing.assert_allclose(found[9:12], 10 * (MOMENT.place - MOMENT.object), atol=1e-4)
+    found = relations(torch.from_numpy(as_read(STEP, pose))[None], torch.from_numpy(pose)[None])[0].numpy()
+    np.testing.assert_allclose(found[:3], 10 * (STEP.object - [0, 0.1, 1.0]), atol=1e-4)
+    np.testing.assert_allclose(found[6:9], 10 * (STEP.place - [0, 0.1, 1.0]), atol=1e-4)
+    np.testing.assert_allclose(found[9:12], 10 * (STEP.place - STEP.object), atol=1e-4)
     turns = [each(times * (0.3 - angle)) for times in (2, 4) for each in (math.cos, math.sin)]
     np.testing.assert_allclose(found[15:19], turns, atol=1e-4)
 
@@ -59,7 +59,7 @@ def test_relations_of_the_truth_are_where_things_are_from_the_hand(angle: float)
 @pytest.mark.parametrize("quarters", [False, True])
 def test_a_turn_is_the_same_after_as_much_of_a_turn_as_the_object_is(quarters: bool) -> None:
     def turn(angle: float | None) -> np.ndarray:
-        return dataclasses.replace(MOMENT, turn=angle, quarters=quarters).numbers()[9:13]
+        return dataclasses.replace(STEP, turn=angle, quarters=quarters).numbers()[9:13]
 
     np.testing.assert_allclose(turn(0.3 + math.pi / (2 if quarters else 1)), turn(0.3), atol=1e-6)
     assert quarters or np.abs(turn(0.3 + math.pi / 2) - turn(0.3)).max() > 1
@@ -68,7 +68,7 @@ def test_a_turn_is_the_same_after_as_much_of_a_turn_as_the_object_is(quarters: b
 
 def test_of_two_readings_the_one_with_the_smaller_error_counts() -> None:
     pose = hand_pose(state(0.4), LAYOUT)
-    read = as_read(MOMENT, pose)
+    read = as_read(STEP, pose)
     right = relations(torch.from_numpy(read)[None], torch.from_numpy(pose)[None])[0, :3]
     read[9:12] += 1.0  # the object is read 17 cm beside at the hand
     for logs, most in ((2.0, 0.01), (-3.0, 1.0)):
@@ -80,7 +80,7 @@ def test_of_two_readings_the_one_with_the_smaller_error_counts() -> None:
 
 def test_the_loss_is_least_at_the_truth_and_its_errors_own_size() -> None:
     pose = hand_pose(state(0.4), LAYOUT)
-    wanted = torch.from_numpy(end_numbers(MOMENT.numbers(), pose))[None].repeat(2, 1)
+    wanted = torch.from_numpy(end_numbers(STEP.numbers(), pose))[None].repeat(2, 1)
     wanted[1] = math.nan
     wanted[1, :2] = 3.0  # of a made-up task on a scene less is known
     found = torch.zeros(2, READ, requires_grad=True)
@@ -105,7 +105,7 @@ def test_the_loss_is_least_at_the_truth_and_its_errors_own_size() -> None:
 
 
 def test_a_blur_has_about_the_size_that_it_says() -> None:
-    numbers = end_numbers(MOMENT.numbers(), hand_pose(state(0.0), LAYOUT))
+    numbers = end_numbers(STEP.numbers(), hand_pose(state(0.0), LAYOUT))
     rng = np.random.default_rng(0)
     read = np.stack([blurred(numbers, rng) for _ in range(4000)])
     off = np.abs(read[:, :18] - numbers[:18]).reshape(-1, 6, 3).mean(2)

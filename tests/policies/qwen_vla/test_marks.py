@@ -1,4 +1,4 @@
-"""Marks: an image's tokens learn to say what is there, its role and its middle, and which of them the language model is to read."""
+"""Marks: an image's tokens learn to say what is there, its role and its centre, and which of them the language model is to read."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_tokens_learn_the_names_the_role_and_the_middle(name: str) -> None:
     object_word = InputBuilder(config, TOKENIZER)._encode(" object")[0]
     assert torch.equal(thought == object_word, marks.words[asked] == object_word)
     off = (embedded.seen[marks.places, :2] - marks.centres)[marks.present].abs().mean()
-    assert off < 0.05  # of a token; 0.16 where it always says the token's own middle
+    assert off < 0.05  # of a token; 0.16 where it always says the token's own centre
     if config.kept_tokens:
         assert embedded.objectness is not None
         assert torch.equal(embedded.objectness[marks.places] > 0, marks.present)

@@ -40,8 +40,8 @@ def alone() -> dict[tuple[int, int], bytes]:
     """The answers of the policy in this process, one request at a time."""
     policy = QwenVlaPolicy("small", temperature="1")
     policy.strict()
-    moments = [(episode, chunk) for episode in range(EPISODES) for chunk in range(CHUNKS)]
-    return {moment: policy.act([request(0, *moment)])[0].actions.tobytes() for moment in moments}
+    asked = [(episode, chunk) for episode in range(EPISODES) for chunk in range(CHUNKS)]
+    return {each: policy.act([request(0, *each)])[0].actions.tobytes() for each in asked}
 
 
 def request(env: int, episode: int, chunk: int) -> Request:

@@ -183,8 +183,8 @@ def test_rotation_vectors_are_the_evaluators() -> None:
 def test_privileged_state_names_the_tasks_things(env: LiberoEnv) -> None:
     truth = env.open(episode(PLAIN, 0), Needs(images=False, privileged=True)).privileged
     assert {"grip", "pose/alphabet_soup_1", "points/alphabet_soup_1", "pose/basket_1"} <= truth.keys()
-    middle = truth["points/alphabet_soup_1"].mean(axis=0)
-    assert np.linalg.norm(middle - truth["pose/alphabet_soup_1"][:3]) < 0.05
+    centre = truth["points/alphabet_soup_1"].mean(axis=0)
+    assert np.linalg.norm(centre - truth["pose/alphabet_soup_1"][:3]) < 0.05
     assert truth["points/alphabet_soup_1"].shape[1] == 3
 
 

@@ -47,13 +47,13 @@ class Spot:
 
 
 class Judged(BridgeEnv):
-    """The adapter, with all moments kept that it judges."""
+    """The adapter, with all states kept that it judges."""
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         instruction = super().begin(episode, rng)
-        self.moments: list[StepState] = []
+        self.judged: list[StepState] = []
         look = self._judge._state
-        self._judge._state = lambda *seen: self.moments.append(look(*seen)) or self.moments[-1]
+        self._judge._state = lambda *seen: self.judged.append(look(*seen)) or self.judged[-1]
         return instruction
 
     @property
@@ -83,16 +83,16 @@ class Judged(BridgeEnv):
     def verdict(self) -> tuple[float, set[str]]:
         """Wait until objects rest; the share of steps then that are a success, and the conditions that refuse all of them."""
         self.wait(SETTLING)
-        self.moments.clear()
+        self.judged.clear()
         share = float(np.mean(self.wait(JUDGED)))
-        return share, set.intersection(*(self.refusing(moment) for moment in self.moments))
+        return share, set.intersection(*(self.refusing(state) for state in self.judged))
 
-    def refusing(self, moment: StepState) -> set[str]:
-        """The conditions that a moment does not fulfil."""
+    def refusing(self, state: StepState) -> set[str]:
+        """The conditions that a state does not fulfil."""
         return {
             " ".join([condition["is"], condition.get("axis", "")]).strip()
             for condition in self.goal
-            if not holds([condition], moment)
+            if not holds([condition], state)
         }
 
     def steer(self, place: Any, gripper: float = OPEN, near: float = 0.004) -> None:
@@ -279,7 +279,7 @@ def test_the_target_is_not_to_be_shoved_on_the_way(envs: Envs, task: str, number
     assert env.verdict() == (0.0, {"target_stayed"})
 
 
-#: Where the hand holds the source; how high its middle and the hand are above the table; what else refuses it once it is lifted.
+#: Where the hand holds the source; how high its centre and the hand are above the table; what else refuses it once it is lifted.
 HELD = [
     ("MoveAway", DIAGONAL, Spot(-0.1, 0.22), 0.011, 0.02, {"low"}),
     ("MoveRight", DIAGONAL, Spot(0.0, 0.11), 0.011, 0.02, {"low"}),
@@ -313,14 +313,14 @@ def test_what_is_held_does_not_count_until_it_is_let_go(
 ) -> None:
     env = start(envs, task, number, predicates)
     hold(env, place, height, hand)
-    env.moments.clear()
+    env.judged.clear()
     assert not any(env.wait(JUDGED, CLOSED))
-    assert [env.refusing(moment) for moment in env.moments] == [{"released"}] * JUDGED
+    assert [env.refusing(state) for state in env.judged] == [{"released"}] * JUDGED
     assert (env.metrics()["is_src_obj_grasped"], env.metrics()["consecutive_grasp"]) == (1.0, 1.0)
     lift(env, 0.06, CLOSED)
-    assert env.refusing(env.moments[-1]) == {"released", *reasons}
+    assert env.refusing(env.judged[-1]) == {"released", *reasons}
     lift(env, -0.06, CLOSED)
-    assert "released" in env.refusing(env.moments[-1])
+    assert "released" in env.refusing(env.judged[-1])
     env.wait(3, OPEN)
     lift(env, 0.06, OPEN)
     share, refusing = env.verdict()
@@ -332,7 +332,7 @@ def test_what_is_held_does_not_count_until_it_is_let_go(
 def test_a_consecutive_grasp_lasts_five_steps(envs: Envs, predicates: str) -> None:
     env = start(envs, "MoveRight", DIAGONAL, predicates)
     hold(env, Spot(0.0, 0.11), 0.011, 0.02)
-    held = next(count for count, moment in enumerate(reversed(env.moments)) if not moment.grasped)
+    held = next(count for count, state in enumerate(reversed(env.judged)) if not state.grasped)
     assert 0 < held < 5
     assert env.metrics()["consecutive_grasp"] == 0.0
     env.wait(4 - held, CLOSED)
@@ -348,20 +348,20 @@ def test_what_still_moves_does_not_count(envs: Envs, task: str, number: int, pla
     env.verdict()
     env.scene.bodies[env._source].set_linear_velocity(np.array([0.2, 0.0, 0.0]))
     assert not env._judge.judge()
-    assert env.refusing(env.moments[-1]) == {"at_rest"}
+    assert env.refusing(env.judged[-1]) == {"at_rest"}
 
 
 # SimplerEnv's own four tasks, whose predicate is one condition: what of it refuses.
 
 
 def refused_part(env: Judged) -> str:
-    """The part of ``on_target`` that refuses the last moment by itself."""
+    """The part of ``on_target`` that refuses the last state by itself."""
     (condition,) = env.goal
-    moment = env.moments[-1]
+    state = env.judged[-1]
     eased = {
-        "contact": ({**condition, "contact": False}, moment),
-        "height": ({**condition, "slack": 1.0}, moment),
-        "reach": (condition, replace(moment, reach=1.0)),
+        "contact": ({**condition, "contact": False}, state),
+        "height": ({**condition, "slack": 1.0}, state),
+        "reach": (condition, replace(state, reach=1.0)),
     }
     (part,) = [name for name, (easier, seen) in eased.items() if holds([easier], seen)]
     return part
@@ -377,13 +377,13 @@ def refused_part(env: Judged) -> str:
     ],
 )
 def test_what_hangs_above_the_target_does_not_count(envs: Envs, task: str, number: int, place: Spot, height: float) -> None:
-    """As in the moment in which it is let go, too high; the benchmark's own predicate does not check whether it is held."""
+    """As in the step in which it is let go, too high; the benchmark's own predicate does not check whether it is held."""
     env = start(envs, task, number)
     env.put_source(replace(place, drop=height))
     assert not env._judge.judge()
-    moment = env.moments[-1]
-    assert holds([{**env.goal[0], "slack": 1.0, "contact": False}], moment)
-    assert holds([{**env.goal[0], "contact": False}], replace(moment, above=moment.above - np.array([0.0, 0.0, 0.05])))
+    state = env.judged[-1]
+    assert holds([{**env.goal[0], "slack": 1.0, "contact": False}], state)
+    assert holds([{**env.goal[0], "contact": False}], replace(state, above=state.above - np.array([0.0, 0.0, 0.05])))
 
 
 def test_a_spoon_may_lie_on_the_table_in_part(envs: Envs) -> None:

@@ -1,17 +1,17 @@
 """Judging and rotations against the original benchmark's code; runs under the Python of the ``simpler`` runtime.
 
-The original runs on SAPIEN 2, which the runtime does not have, so ``original.npz`` has its own code's results for moments that
+The original runs on SAPIEN 2, which the runtime does not have, so ``original.npz`` has its own code's results for steps that
 were made up by chance. Of simpler-env/ManiSkill2_real2sim@ef7a4d4, unchanged, ran ``_initialize_actors`` and ``evaluate`` of
 ``PutCarrotOnPlateInScene``, ``PutSpoonOnTableClothInScene`` and ``PutEggplantInBasketScene`` (envs/custom_scenes/put_on_in_scene.py and
 move_near_in_scene.py), ``WidowX.check_grasp`` (agents/robots/widowx.py), and what these call in utils/, on stand-ins for SAPIEN's
-actors, contacts and poses. Of 48 episodes with 12 moments each it holds
+actors, contacts and poses. Of 48 episodes with 12 steps each it holds
 
 * of an episode: ``flavour``, a number in ``TASKS``; ``extents``, the sides of the boxes of source and target; ``centres``, their
   centres of mass, as poses in their own frames; ``settled``, their poses at the start;
-* of a moment: ``poses``, theirs; ``fingers``, quaternions of the left and the right finger; ``contact_bodies``, ``contact_points`` and
+* of a step: ``poses``, theirs; ``fingers``, quaternions of the left and the right finger; ``contact_bodies``, ``contact_points`` and
   ``contact_impulses``: of up to 8 contacts which of ``BODIES`` meet (-1: no contact), at how many points, and the impulse on the first
   of them at each, in N s;
-* what the original returned: ``success``; ``grasped``, at the moment; ``statistics``, see ``STATISTICS``.
+* what the original returned: ``success``; ``grasped``, at the step; ``statistics``, see ``STATISTICS``.
 
 Distances come within 3 micrometres of a bound, impulses within 0.03 % and angles within 0.003 degrees.
 """
@@ -35,7 +35,7 @@ from vlarig.envs.simpler.rotations import ROTATIONS
 from vlarig.envs.simpler.scene import Scene
 from vlarig.envs.simpler.upstream import import_upstream
 
-MOMENTS = dict(np.load(Path(__file__).with_name("original.npz")))
+STEPS = dict(np.load(Path(__file__).with_name("original.npz")))
 TASKS = ("put_carrot_on_plate", "put_spoon_on_towel", "put_eggplant_in_basket")
 BODIES = ("source", "target", "left_finger_link", "right_finger_link", "gripper_bar_link", "arena", "sink")
 LINKS = BODIES[2:5]
@@ -60,7 +60,7 @@ class MadeUp(Scene):
     """The scene of one recorded episode, after it has settled."""
 
     def __init__(self, episode: int) -> None:
-        self._recorded = {name: MOMENTS[name][episode] for name in MOMENTS}
+        self._recorded = {name: STEPS[name][episode] for name in STEPS}
         self._everybody = {name: Body(name) for name in BODIES}
         self._contacts: list[Any] = []
         self.bodies = {name: self._everybody[name] for name in BODIES[:2]}
@@ -79,7 +79,7 @@ class MadeUp(Scene):
         return SimpleNamespace(timestep=1 / 500, get_contacts=lambda: self._contacts)
 
     def show(self, number: int) -> None:
-        """Be as in one of the episode's moments."""
+        """Be as in one of the episode's steps."""
         recorded, parts = self._recorded, ("bodies", "points", "impulses")
         self._put(recorded["poses"][number])
         for link, quaternion in zip(LINKS[:2], recorded["fingers"][number], strict=True):
@@ -106,23 +106,23 @@ def goal_of(task: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("flavour", range(len(TASKS)), ids=TASKS)
 def test_moments_are_judged_as_the_original_judges_them(flavour: int) -> None:
-    """Success and the statistics of every moment, and the grasp, by its condition."""
-    episodes = np.flatnonzero(MOMENTS["flavour"] == flavour)
+    """Success and the statistics of every step, and the grasp, by its condition."""
+    episodes = np.flatnonzero(STEPS["flavour"] == flavour)
     found: dict[str, list[Any]] = {"success": [], "grasped": [], "statistics": []}
     for episode in episodes:
         scene = MadeUp(episode)
         judge, grasping = (
             Judge(scene, "source", "target", goal, "original") for goal in (goal_of(TASKS[flavour]), [{"is": "released"}])
         )
-        for number in range(MOMENTS["success"].shape[1]):
+        for number in range(STEPS["success"].shape[1]):
             scene.show(number)
             found["success"].append(judge.judge())
             found["grasped"].append(not grasping.judge())
             found["statistics"].append([judge.statistics[name] for name in STATISTICS])
     for name, ours in found.items():
-        theirs = MOMENTS[name][episodes].reshape(np.shape(ours))
+        theirs = STEPS[name][episodes].reshape(np.shape(ours))
         np.testing.assert_array_equal(ours, theirs, name)
-        assert (theirs.mean(axis=0) > 0.05).all() and (theirs.mean(axis=0) < 0.95).all(), "both outcomes are among the moments"
+        assert (theirs.mean(axis=0) > 0.05).all() and (theirs.mean(axis=0) < 0.95).all(), "both outcomes are among the steps"
 
 
 def test_stacking_is_judged_as_the_carrot_is() -> None:

@@ -51,10 +51,10 @@ def test_the_waypoints_of_successive_samples_lead_through_the_poses(tmp_path):
     given = walk("a", 12, 2.0)
     dataset: Dataset = recorded(tmp_path, given)
     assert len(dataset) == 12 and dataset.hours == pytest.approx(5.5 / 3600)
-    for moment in (0, 3, 11):
-        sample = dataset[moment]
-        assert sample.actions.shape == (8, 3) and sample.embodiment is VLNCE_R2R and sample.name == f"made_up/a/{moment}"
-        ahead = np.array(given.poses)[moment : moment + 9]
+    for step in (0, 3, 11):
+        sample = dataset[step]
+        assert sample.actions.shape == (8, 3) and sample.embodiment is VLNCE_R2R and sample.name == f"made_up/a/{step}"
+        ahead = np.array(given.poses)[step : step + 9]
         led = absolute_poses(ahead[0], sample.actions)
         np.testing.assert_allclose(led[: len(ahead)], ahead, atol=5e-5)
         np.testing.assert_allclose(led[len(ahead) :], np.tile(ahead[-1], (9 - len(ahead), 1)), atol=5e-5)
@@ -63,7 +63,7 @@ def test_the_waypoints_of_successive_samples_lead_through_the_poses(tmp_path):
 
 def test_a_sample_shows_the_way_so_far(tmp_path):
     dataset = recorded(tmp_path, walk("a", 30, 2.0))
-    shown = [[frame_shown(frame) for frame in dataset[moment].observation["images"]["ego"]] for moment in (0, 3, 29)]
+    shown = [[frame_shown(frame) for frame in dataset[step].observation["images"]["ego"]] for step in (0, 3, 29)]
     assert shown == [[0], [0, 1, 2, 3], [0, 4, 8, 12, 17, 21, 25, 29]]
     assert frames_shown(29, 1) == [29] and frames_shown(0, 8) == [0]
 
@@ -71,7 +71,7 @@ def test_a_sample_shows_the_way_so_far(tmp_path):
 def test_a_walk_of_another_rate_is_sampled_twice_a_second(tmp_path):
     given = walk("fast", 33, 10.0)
     dataset = recorded(tmp_path, given)
-    assert len(dataset) == 8  # 3.2 s: moments at 0, 0.5, ... 3.0 and the end
+    assert len(dataset) == 8  # 3.2 s: steps at 0, 0.5, ... 3.0 and the end
     assert [frame_shown(frame) for frame in dataset[7].observation["images"]["ego"]] == [0, 5, 10, 15, 20, 25, 30, 32]
     led = absolute_poses(np.array(given.poses[0]), dataset[0].actions[:7])
     np.testing.assert_allclose(led[:7], np.array(given.poses)[:31:5], atol=5e-5)

@@ -157,7 +157,7 @@ def recording(tabletop: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Path) -> None:
     """The suite's own task is among the prompts; what it moves is seen on the table, and later in the air."""
     looked = RenderOptions(
-        "tabletop", 3, tmp_path / "looked", questions=0, instructions=1, size=128, recording=recording, moments=12, workers=1
+        "tabletop", 3, tmp_path / "looked", questions=0, instructions=1, size=128, recording=recording, frames=12, workers=1
     )
     render_questions(looked)
     (grounding,) = open_questions(looked.to)
@@ -220,8 +220,8 @@ def test_what_is_no_recording_of_the_suite_is_refused(recording: Path, tmp_path:
         render_questions(looked)
     with pytest.raises(DataError, match="is no recording of the suite 'libero_spatial'"):
         render_questions(replace(looked, suite="libero_spatial", recording=recording))
-    with pytest.raises(DataError, match="expected 1 moment without a recording"):
-        replace(looked, recording=None, moments=2)
+    with pytest.raises(DataError, match="expected 1 without a recording"):
+        replace(looked, recording=None, frames=2)
 
 
 @pytest.mark.slow

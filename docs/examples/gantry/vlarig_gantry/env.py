@@ -64,7 +64,7 @@ class GantryEnv(Env):
         return self._world.finger.astype(np.float32)
 
     def render_view(self, camera: Camera) -> np.ndarray:
-        """The view of this moment, upright."""
+        """The view of this step, upright."""
         return self._rendering.render(self._world.data, ROBOT.cameras[camera.view], camera.height, camera.width)
 
     def simulator_state(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class GantryEnv(Env):
         return state
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """Truth for the expert: ``float64[2]``, the middle of each puck and each goal by its colour."""
+        """Truth for the expert: ``float64[2]``, the centre of each puck and each goal by its colour."""
         return {name: self._world.place(name) for name in (*PUCKS, *GOALS)}
 
     def metrics(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ SceneState = dict[str, np.ndarray]
 REACH, NEAR = 0.02, 0.004
 #: Heights of the finger's tip above the pucks, and beside them.
 HIGH, LOW = 0.06, 0.008
-#: A push begins this far behind the puck's middle, goes this far in a step, and ends this near to the goal's middle. A puck that is as
+#: A push begins this far behind the puck's centre, goes this far in a step, and ends this near to the goal's centre. A puck that is as
 #: near to it as the last number is not pushed.
 BEHIND, PUSH, DONE, GOOD = 0.065, 0.011, 0.006, 0.015
 

@@ -15,7 +15,7 @@ PUCKS, GOALS, AXES = ("red", "blue"), ("yellow", "green"), ("x", "y", "z")
 
 #: The finger's target moves this far (m) at an action of 1, and a control step has this many steps of physics: 10 Hz.
 REACH, SUBSTEPS = 0.02, 20
-#: A puck is at a goal when their middles are this near (m).
+#: A puck is at a goal when their centres are this near (m).
 TOLERANCE = 0.02
 
 
@@ -55,7 +55,7 @@ class World:
         return np.array([self.data.joint(axis).qpos[0] for axis in AXES])
 
     def place(self, name: str) -> np.ndarray:
-        """``float64[2]``: the middle of a puck or a goal."""
+        """``float64[2]``: the centre of a puck or a goal."""
         return self.data.body(name).xpos[:2].copy()
 
     def distance(self, goals: dict[str, str]) -> float:
