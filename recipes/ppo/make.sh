@@ -5,7 +5,8 @@
 # seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from
 # initial states that are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, START is the
 # checkpoint's folder that is tuned (by default the shipped policy is, else e.g. what clone.sh or few_shot.sh makes), PROTOCOL is
-# measured, and ROLLED is rolled out. By default the suite's first is measured, and its own for learning is rolled out, in which
+# measured, and ROLLED is rolled out. SimplerEnv's tasks are measured from new_states.py too, 240 states like those that are rolled out:
+# its protocols have few states, and of a long object two turns alone. By default the suite's first is measured, and its own for learning is rolled out, in which
 # episodes end at their first success. SimplerEnv's first averages overlapping chunks, so name chunked where fewer steps are run than
 # the policy predicts.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
@@ -18,11 +19,16 @@ config="$2" suite="$3" tasks="$4" steps="$5"
 if [[ "$tasks" = *,* ]]; then name="$suite"; else name="$tasks"; fi
 shift 5
 [ ! -e "$here/$config" ] || cp "$here/$config" .
+cp "$here/new_states.py" .
 export OMP_NUM_THREADS=1
 
 play() { # POLICY RUN
     vlarig sweep "$suite" --tasks ${tasks//,/ } --policy "$1" ${PROTOCOL:+--protocol "$PROTOCOL"} --n-action-steps "$steps" \
         --episodes 240 --run "measured/$2"
+    if [ "$suite" = simpler_widowx ]; then
+        vlarig sweep new_states:NEW_STATES --tasks ${tasks//,/ } --policy "$1" --protocol chunked --n-action-steps "$steps" \
+            --episodes 240 --run "measured/$2-new_states"
+    fi
 }
 
 play "qwen-vla${START:+:$START}" "$name-start"
@@ -37,5 +43,8 @@ for seed in "${@:-0}"; do
         evaluation.options.episodes=48 "${settings[@]}"
     play "qwen-vla:$name-$seed/policy" "$name-$seed"
     vlarig compare "measured/$name-start" "measured/$name-$seed" > "measured/$name-$seed.txt"
+    if [ "$suite" = simpler_widowx ]; then
+        vlarig compare "measured/$name-start-new_states" "measured/$name-$seed-new_states" > "measured/$name-$seed-new_states.txt"
+    fi
     python "$here/curves.py" keep "$name-$seed" "measured/$name-$seed.csv"
 done
