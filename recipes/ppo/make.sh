@@ -5,10 +5,10 @@
 # seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240 episodes of each task, from
 # initial states that are not rolled out. In the environment, ITERATIONS are 20 and ENVS 32 unless it says otherwise, START is the
 # checkpoint's folder that is tuned (by default the shipped policy is, else e.g. what clone.sh or few_shot.sh makes), PROTOCOL is
-# measured, and ROLLED is rolled out. SimplerEnv's tasks are measured from new_states.py too, 240 states like those that are rolled out:
-# its protocols have few states, and of a long object two turns alone. By default the suite's first is measured, and its own for learning is rolled out, in which
+# measured, and ROLLED is rolled out. By default the suite's first is measured, and its own for learning is rolled out, in which
 # episodes end at their first success. SimplerEnv's first averages overlapping chunks, so name chunked where fewer steps are run than
-# the policy predicts.
+# the policy predicts. SimplerEnv's tasks are also measured from new_states.py, 240 states like those that are rolled out: its protocols
+# have few states, and of a long object two turns alone.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, how each differs from the start, and its success by
 # iteration, which curves.py plots.
 set -euo pipefail
