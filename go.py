@@ -29,7 +29,6 @@ try:
     import json
     import shutil
     import signal
-
     import tomllib
 
     LACKING = ""

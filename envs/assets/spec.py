@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
-
-import tomllib
 
 from ..errors import VlarigError, suggestion
 from ..plugins import bundle_files

@@ -6,13 +6,13 @@ import ctypes.util
 import hashlib
 import os
 import re
+import tomllib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import tomllib
 
 from ..errors import VlarigError, suggestion
 from ..plugins import runtime_files

@@ -1,4 +1,4 @@
-"""SimplerEnv's tasks from 240 initial states each like those for training, which a tuning of a million episodes does not reach.
+"""SimplerEnv's tasks, each from 240 initial states like those for training, which a tuning of a million episodes does not reach.
 
     cd recipes/ppo
     vlarig sweep new_states:NEW_STATES --tasks put_spoon_on_towel --protocol chunked --episodes 240 --policy qwen-vla --run RUN
