@@ -20,7 +20,7 @@ from .api import Policy, PolicyError, PolicyLost, Request
 from .member_queue import Answer, Load, MemberQueue, Rounding, Waiting, side_by_side
 from .pool import PolicyPool
 
-#: How often a replica may die while it acts for one episode before that episode counts as the cause.
+#: Deaths of members on one request, after which that request counts as the cause.
 MOST_DEATHS = 10
 
 
@@ -67,7 +67,6 @@ class Batcher:
         """The queue of each env's episode."""
         self._lost: dict[int, str] = {}
         """Envs whose episode was lost, until they begin another one, and the reason."""
-        self._losses: Counter[str] = Counter()
         self._given_up: Exception | None = None
         self._playing = 0
 
@@ -113,14 +112,23 @@ class Batcher:
         return Rounding(sum(each.compared for each in measured), max(each.largest for each in measured))
 
     async def ask(self, request: Request) -> Answer:
-        """The policy's answer.
+        """The policy's answer; where a member is lost that has no state of the episode, another one's.
 
         Raises:
             PolicyLost: The member that had the episode is lost, and its state with it; begin the episode again.
         """
-        waiting = Waiting(request, time.perf_counter(), asyncio.get_running_loop().create_future())
-        self._place(waiting)
-        return await waiting.answer
+        deaths = 0
+        while True:
+            waiting = Waiting(request, time.perf_counter(), asyncio.get_running_loop().create_future())
+            self._place(waiting)
+            try:
+                return await waiting.answer
+            except PolicyLost as loss:
+                if self._stateful and request.chunk:
+                    raise
+                deaths += 1
+                if deaths > MOST_DEATHS:
+                    raise PolicyError(f"{loss}; that happened {deaths} times while it acted for {request.key}") from None
 
     def forget(self, env: int) -> None:
         """Drop the episode of this env from its member's work; it sends no more requests."""
@@ -199,19 +207,15 @@ class Batcher:
         return [queue.pending.popleft() for _ in range(size)]
 
     def _lose(self, queue: MemberQueue, batch: list[Waiting], reason: str) -> None:
-        """Drop a lost member and its state; requests that do not need that state wait for another member."""
+        """Drop a lost member and its state; what it was working on is lost, and what waited for it waits for another member."""
         queue.alive = False
         for env in [env for env, home in self._queue_of.items() if home is queue]:
             del self._queue_of[env]
             if self._stateful:
                 self._lost[env] = reason
         for waiting in batch:
-            key = waiting.request.key
-            self._losses[key] += 1
-            if self._losses[key] > MOST_DEATHS:
-                waiting.settle(PolicyError(f"{reason}; that happened {self._losses[key]} times while it acted for {key}"))
-        left = [waiting for waiting in (*batch, *queue.pending) if not waiting.answer.done()]
-        queue.pending.clear()
+            waiting.settle(PolicyLost(reason))
+        left, queue.pending = list(queue.pending), deque()
         for waiting in left:
             self._place(waiting)
 
