@@ -41,9 +41,9 @@ def every_task_keeps_the_env_contract(subject: Subject) -> None:
 def a_warm_process_equals_a_fresh_one(subject: Subject) -> None:
     """An episode has the same digests in a fresh process and after 1, 2 and 10 others, of its task and of others, or after itself.
 
-    The tasks on trial are played three times, and count among each other's others. Further ones, cut off, come between.
+    The first tasks on trial are played three times, and count among each other's others. Further ones, cut off, come between.
     """
-    tasks, steps = list(subject.trial_tasks), subject.steps
+    tasks, steps = list(subject.targets), subject.steps
     warm: list[tuple[Episode, int, bool]] = []
     order: list[str] = []
     for earlier in EARLIER:

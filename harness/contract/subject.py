@@ -199,7 +199,7 @@ class Storm:
 #: Seconds that a worker or a sweep of the kit may take.
 PATIENCE = 900.0
 
-#: Tasks on trial, the first ones, that the kit's sweeps play: enough for four workers, and for processes to be killed at.
+#: Tasks on trial, the first ones, that are played in several processes: enough for four workers, and for processes to be killed at.
 SWEPT = 3
 
 
@@ -275,7 +275,7 @@ class Subject:
     @cached_property
     def targets(self) -> dict[str, tuple[Episode, int, bool]]:
         """Task on trial to the episode of it that is played in one place and another, with its steps and images."""
-        return {task: (self.episode(task, 3), self.steps, True) for task in self.trial_tasks}
+        return {task: (self.episode(task, 3), self.steps, True) for task in self.trial_tasks[:SWEPT]}
 
     @cached_property
     def fresh(self) -> dict[str, list[str]]:

@@ -139,15 +139,15 @@ def reached(env: RobocasaEnv) -> np.ndarray:
     return data.qpos
 
 
-def test_fifty_initial_states_differ_and_each_repeats(env: RobocasaEnv) -> None:
-    """Whatever was played before."""
-    begun = [env.open(episode(number=number), BLIND) for number in range(50)]
-    digests = [each.state_digest for each in begun]
-    assert len(set(digests)) == 50
+def test_initial_states_differ_and_each_repeats(env: RobocasaEnv) -> None:
+    """Whatever was played before; the first eleven and the last of fifty."""
+    numbers = (*range(11), 49)
+    begun = {number: env.open(episode(number=number), BLIND) for number in numbers}
+    assert len({each.state_digest for each in begun.values()}) == len(numbers)
     env.open(episode(MOVING[-1], 3), BLIND)
-    for number in (49, 0, 17):
-        assert env.open(episode(number=number), BLIND).state_digest == digests[number]
-    assert len({each.instruction for each in begun[:12]}) > 3
+    for number in (49, 0):
+        assert env.open(episode(number=number), BLIND).state_digest == begun[number].state_digest
+    assert len({each.instruction for each in begun.values()}) > 3
 
 
 def test_upstreams_own_seed_does_not_repeat_a_reset_and_ours_does() -> None:
@@ -249,11 +249,10 @@ def test_an_unknown_task_is_named(env: RobocasaEnv) -> None:
         make_task("Nothing")
 
 
-@pytest.mark.parametrize("suite", [ROBOCASA_GR1, ROBOCASA_GR1_GR00T])
-def test_the_experts_plan_solves_the_task_and_asking_for_it_changes_nothing(suite: Any) -> None:
-    """In both channel orders; hands that do what they did before the plan succeed nowhere."""
-    player = RobocasaEnv() if suite is ROBOCASA_GR1 else RobocasaGr00tEnv()
-    begun = episode(number=2, suite=suite)
+def test_the_experts_plan_solves_the_task_and_asking_for_it_changes_nothing() -> None:
+    """In GR00T's order; the committed sweep has starVLA's. Hands that do what they did before the plan succeed nowhere."""
+    player = RobocasaGr00tEnv()
+    begun = episode(number=2, suite=ROBOCASA_GR1_GR00T)
     begun = replace(begun, protocol=replace(begun.protocol, n_action_steps=720))
     snapshot = player.open(begun, Needs(images=False, privileged=True))
     rows = snapshot.privileged["plan"]
