@@ -49,4 +49,6 @@ def _cell(successes: int, failures: int) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))
