@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,19 +29,20 @@ TESTS = Path(__file__).parents[1]
 OF_ADAPTER = (every_task_keeps_the_env_contract,)
 OF_DATA = (it_plays_upstreams_own_game, the_committed_sweep_comes_out_again)
 
-#: Adapters that differ from one of their simulator's in how they read an action alone. Upstream's own game shows that of poses, and
-#: ``simulators/robocasa/in_runtime_env.py`` plays the same episode in both orders.
-READ_OTHERWISE = {"vlarig.envs.robocasa.env:RobocasaGr00tEnv", "vlarig.envs.robotwin.env:RobotwinPoseEnv"}
-
 #: The renderer of RoboTwin's runtime under which all is played but what is compared with upstream; the other runtimes do not know it.
 QUICK_RENDERER = "flat"
 
 Promise = Callable[[Subject], None]
 
 
-def trials(runtime: str) -> Callable[..., None]:
-    """The test of each promise on each suite of a runtime; the tests share what a suite comes to undisturbed."""
-    cases = [(name, promise) for name, promise in every_case() if load_suite(name).runtime == runtime]
+def trials(runtime: str, by_hand: Collection[str] = ()) -> Callable[..., None]:
+    """The test of each promise on each suite of a runtime; the tests share what a suite comes to undisturbed.
+
+    Args:
+        runtime: Name of the runtime.
+        by_hand: Suites on which the env checker is run by hand alone: their adapter differs from a sibling's in how it reads an action.
+    """
+    cases = [(name, promise) for name, promise in every_case(by_hand) if load_suite(name).runtime == runtime]
     whole = {name for name, promise in cases if promise is every_task_keeps_the_env_contract}
     recorded = TESTS / "simulators" / runtime / "actions.npz"
     subjects: dict[tuple[str, str], Subject] = {}
@@ -81,12 +82,12 @@ def trials(runtime: str) -> Callable[..., None]:
     return test_the_contract
 
 
-def every_case() -> Iterator[tuple[str, Promise]]:
+def every_case(by_hand: Collection[str]) -> Iterator[tuple[str, Promise]]:
     """Each suite with its promises; what it has no upstream loop or no committed sweep for is left out."""
-    seen = set(READ_OTHERWISE)
+    seen: set[str] = set()
     for name in built_in():
         suite = load_suite(name)
-        of_adapter = () if suite.adapter in seen else OF_ADAPTER
+        of_adapter = () if suite.adapter in seen or name in by_hand else OF_ADAPTER
         for promise in (*of_adapter, *OF_DATA) if suite.runtime in seen else PROMISES:
             if promise is it_plays_upstreams_own_game and not suite.trial.upstream:
                 continue
