@@ -12,7 +12,8 @@ class Trial:
     """A suite's part in tests and measurements; the defaults suit most.
 
     Attributes:
-        tasks: Tasks that differ most in what the simulator loads and does. Default: the first three.
+        tasks: Tasks that differ most in what the simulator loads and does. Default: the first three. What is played in
+            several processes, sweeps and episodes in turns, is the first three of them.
         steps: Steps of an episode that is cut short.
         upstream: Upstream's own evaluation loop, ``module:Class`` of a :class:`~vlarig.envs.parity.Upstream`; empty without one.
         always_renders: Whether upstream's loop renders even where nothing is seen.

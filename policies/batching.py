@@ -20,7 +20,7 @@ from .api import Policy, PolicyError, PolicyLost, Request
 from .member_queue import Answer, Load, MemberQueue, Rounding, Waiting, side_by_side
 from .pool import PolicyPool
 
-#: Deaths of members on one request, after which that request counts as the cause.
+#: How many members may die on one request before it counts as the cause.
 MOST_DEATHS = 10
 
 

@@ -307,6 +307,6 @@ def test_it_solves_an_initial_state_of_each_task_out_of_distribution(simpler: Ru
     evaluation = evaluate("simpler_ood", "expert", episodes=1, protocol="maniskill3", run=tmp_path / "run")
     assert evaluation.complete
     records = evaluation.records()
-    assert {record.key.split("/")[2] for record in records} == {*OOD}
+    assert {record.key.split("/")[2] for record in records} == set(OOD)
     assert [record.key for record in records if not record.success] == []
     assert len(records) == 6
