@@ -21,7 +21,7 @@ from vlarig.envs.untrusted import one_line
 from vlarig.envs.wire import pack, unpack
 from vlarig.policies.remote import vla_eval_sessions, wire
 from vlarig.policies.remote.openpi_layouts import VLARIG
-from vlarig.policies.remote.serving_requests import RequestReader
+from vlarig.policies.remote.serving import RequestReader
 from vlarig.policies.remote.wire import METADATA_KEY, Announcement
 
 from .mutations import BYTES, PLAIN, WITH_HEAD, Form

@@ -44,8 +44,7 @@ from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy
 from vlarig.policies.remote.openpi import OpenpiPolicy
 from vlarig.policies.remote.openpi_layouts import VLARIG
-from vlarig.policies.remote.serving import ServerConfig
-from vlarig.policies.remote.serving_requests import GRACE_SECONDS, RequestReader
+from vlarig.policies.remote.serving import GRACE_SECONDS, RequestReader, ServerConfig
 from vlarig.policies.remote.wire import pack, unpack
 from vlarig.policies.scripted import ExpertPolicy, RandomPolicy, ZeroPolicy
 
