@@ -50,13 +50,13 @@ class Camera:
         drawn = seen if self.drawn is None else self.drawn
         if len(drawn) != 2 or min(*seen, *drawn) < 1:
             raise ValueError(
-                f"camera {self.view!r} is drawn as {drawn} and seen as {seen}; expected (height, width), 1 or more"
+                f"camera {self.view!r} is rendered as {drawn} and seen as {seen}; expected (height, width), 1 or more"
             )
         if self.resize and self.resize not in RESIZE_METHODS:
             raise ValueError(f"resize of camera {self.view!r} is {self.resize!r}, expected one of {', '.join(RESIZE_METHODS)}")
         if drawn != seen and not self.resize:
             raise ValueError(
-                f"camera {self.view!r} is drawn as {drawn} and seen as {seen}; set resize to one of {', '.join(RESIZE_METHODS)}"
+                f"camera {self.view!r} is rendered as {drawn} and seen as {seen}; set resize to one of {', '.join(RESIZE_METHODS)}"
             )
         if not 0.0 < self.crop <= 1.0:
             raise ValueError(f"crop of camera {self.view!r} is {self.crop}, expected a share of the area above 0 and up to 1")

@@ -146,11 +146,11 @@ def test_a_protocol_that_cannot_be_run_is_refused(changes: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"height": 0}, "camera 'ego' is drawn as \\(0, 32\\) and seen as \\(0, 32\\); expected"),
-        ({"drawn": (64,), "resize": "pil_bilinear"}, "camera 'ego' is drawn as \\(64,\\)"),
+        ({"height": 0}, "camera 'ego' is rendered as \\(0, 32\\) and seen as \\(0, 32\\); expected"),
+        ({"drawn": (64,), "resize": "pil_bilinear"}, "camera 'ego' is rendered as \\(64,\\)"),
         (
             {"drawn": (64, 64)},
-            "drawn as \\(64, 64\\) and seen as \\(24, 32\\); set resize to one of pil_bilinear, jpeg_lanczos3",
+            "rendered as \\(64, 64\\) and seen as \\(24, 32\\); set resize to one of pil_bilinear, jpeg_lanczos3",
         ),
         ({"resize": "bicubic"}, "resize of camera 'ego' is 'bicubic', expected one of pil_bilinear, jpeg_lanczos3"),
         ({"crop": 0.0}, "crop of camera 'ego' is 0.0, expected a share of the area above 0 and up to 1"),

@@ -87,7 +87,7 @@ def test_a_camera_that_cannot_be_shown_is_refused_with_its_place() -> None:
     data["protocol"]["cameras"][1]["drawn"] = [0, 64]
     with pytest.raises(
         BadMessageError,
-        match=r"^the episode: camera 'cam_left_wrist' is drawn as .* - at `\$\.protocol\.cameras\[1\]`$",
+        match=r"^the episode: camera 'cam_left_wrist' is rendered as .* - at `\$\.protocol\.cameras\[1\]`$",
     ):
         convert(data, Episode, "the episode")
 

@@ -34,8 +34,16 @@ def finished(run: str) -> int:
         return 0
 
 
-def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
-    """Sweep on the cluster, and do each trouble when its number of episodes is finished; the result must be an undisturbed one's."""
+@pytest.fixture(scope="module")
+def undisturbed(head: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The results of the storms' sweep by one worker on this machine."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    evaluate("toy", POLICY, workers=1, num_envs=1, episodes=16, run=run)
+    return results(run)
+
+
+def storm(undisturbed: Any, troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
+    """Sweep on the cluster, and do each trouble when its number of episodes is finished; the result must be the undisturbed one's."""
     command = [
         sys.executable,
         "-m",
@@ -62,8 +70,7 @@ def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
     assert driver.returncode == 0, output
     with Ledger.open_read_only(Path("storm")) as ledger:
         assert ledger.attempts() == []
-    evaluate("toy", POLICY, workers=1, num_envs=1, episodes=16, run=Path("alone"))
-    assert results(Path("storm")) == results(Path("alone"))
+    assert results(Path("storm")) == undisturbed
 
 
 @pytest.mark.slow
@@ -89,24 +96,26 @@ def test_a_simulator_that_crashes_on_the_cluster_costs_its_own_episode_an_attemp
 
 
 @pytest.mark.slow
-def test_nodes_are_lost_and_join_while_a_sweep_runs(cluster: Any) -> None:
+def test_nodes_are_lost_and_join_while_a_sweep_runs(cluster: Any, undisturbed: Any) -> None:
     first, second = cluster.worker_nodes
     storm(
+        undisturbed,
         [
             (2, lambda: cluster.remove_node(first, allow_graceful=False)),
             (6, lambda: cluster.add_node(num_cpus=1)),
             (10, lambda: cluster.remove_node(second, allow_graceful=False)),
             (12, lambda: cluster.add_node(num_cpus=1)),
-        ]
+        ],
     )
 
 
 @pytest.mark.slow
-def test_replicas_of_the_policy_are_placed_too_and_outlive_their_nodes(cluster: Any) -> None:
+def test_replicas_of_the_policy_are_placed_too_and_outlive_their_nodes(cluster: Any, undisturbed: Any) -> None:
     first, second = cluster.worker_nodes
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     storm(
+        undisturbed,
         [
             (2, lambda: cluster.add_node(num_cpus=2)),
             (6, lambda: cluster.remove_node(first, allow_graceful=False)),
