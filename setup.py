@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-ROOMS = ("benchmarks", "envs", "harness", "policies", "results", "rl", "training")
+ROOMS = ("benchmarks", "contract", "envs", "harness", "policies", "results", "rl", "training")
 HERE = Path(__file__).parent
 
 #: Folders of `benchmarks/` and its module `paper` with a `PLUGIN`: the entry points that a third party writes for its own.

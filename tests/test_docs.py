@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlarig.harness.contract import PROMISES
+from vlarig.contract import PROMISES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

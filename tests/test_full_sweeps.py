@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.harness.contract import digests
+from vlarig.contract import digests
 
 SWEEPS = sorted(file for file in (Path(__file__).parent / "sweeps").glob("*.json") if not file.stem.endswith("_expert"))
 

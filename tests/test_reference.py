@@ -18,7 +18,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reference.md").read_text()
-SOURCES = [path for room in ("envs", "benchmarks", "results", "policies", "harness") for path in (ROOT / room).rglob("*.py")]
+SOURCES = [
+    path
+    for room in ("envs", "benchmarks", "results", "policies", "harness", "contract")
+    for path in (ROOT / room).rglob("*.py")
+]
 
 #: Cells of the column "called / default" for a member without a default, and for one that vlarig computes.
 REQUIRED, DERIVED = ("required", "set"), "derived"

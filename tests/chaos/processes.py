@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos import STORM
-from vlarig.harness.contract.subject import children, is_launcher
+from vlarig.contract.subject import children, is_launcher
 
 __all__ = ["await_end", "carrying", "children", "is_launcher", "is_stopped", "living", "pause"]
 

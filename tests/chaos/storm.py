@@ -20,10 +20,10 @@ from chaos.blows import Schedule
 from chaos.settings import Settings
 from chaos.strikes import aim
 from vlarig.benchmarks.suite import Patience, Suite
+from vlarig.contract.subject import DriverActivity
 from vlarig.envs import backoff
 from vlarig.envs.simulation.worker import die_with_parent
 from vlarig.harness import plan, workers
-from vlarig.harness.contract.subject import DriverActivity
 from vlarig.harness.workers import Worker
 
 

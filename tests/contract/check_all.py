@@ -14,9 +14,9 @@ from typing import Any
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import Suite
+from vlarig.contract import Subject
 from vlarig.envs.plugins import find_plugins
 from vlarig.harness.commands.envs import run_checker
-from vlarig.harness.contract import Subject
 
 CHECKED = Path(__file__).with_name("checked.json")
 

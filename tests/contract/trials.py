@@ -16,8 +16,8 @@ import pytest
 from contract.check_all import built_in
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.harness.contract import PROMISES, Subject
-from vlarig.harness.contract.promises import (
+from vlarig.contract import PROMISES, Subject
+from vlarig.contract.promises import (
     every_task_keeps_the_env_contract,
     it_plays_upstreams_own_game,
     the_committed_sweep_comes_out_again,

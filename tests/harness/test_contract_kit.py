@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlarig.contract import PROMISES, Subject, promises
+from vlarig.contract.digests import write_digest, write_recording
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.contract import PROMISES, Subject, promises
-from vlarig.harness.contract.digests import write_digest, write_recording
 from vlarig.harness.evaluator import evaluate
 
 BROKEN = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vlarig.harness.contract import PROMISES, Subject
+from vlarig.contract import PROMISES, Subject
 
 HERE = Path(__file__).parent
 

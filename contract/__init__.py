@@ -3,7 +3,7 @@
 A test of a benchmark of your own is these lines; ``pytest`` runs them beside vlarig::
 
     import pytest
-    from vlarig.harness.contract import PROMISES, Subject
+    from vlarig.contract import PROMISES, Subject
 
     @pytest.fixture(scope="module")
     def subject(tmp_path_factory):

@@ -1,4 +1,4 @@
-"""``python -m vlarig.harness.contract digest RUN FILE.json``, ``... record RUN FILE.npz``: what the kit plays again, from a run."""
+"""``python -m vlarig.contract digest RUN FILE.json``, ``... record RUN FILE.npz``: what the kit plays again, from a run."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from unittest import SkipTest
 
-from ...envs.api import Episode
-from ...results.records import EpisodeRecord
-from ..children.simulator import encoded
-from ..commands.envs import run_checker
+from ..envs.api import Episode
+from ..harness.children.simulator import encoded
+from ..harness.commands.envs import run_checker
+from ..results.records import EpisodeRecord
 from . import digests
 from .subject import Subject
 

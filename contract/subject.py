@@ -22,21 +22,21 @@ from typing import Any
 
 import numpy as np
 
-from ...benchmarks.registry import load_suite
-from ...benchmarks.suite import Suite
-from ...envs.api import Episode, Needs, Protocol
-from ...envs.home import appearing
-from ...envs.parity import sample_actions
-from ...policies.api import Policy, Reply, Request
-from ...results.ledger import Ledger
-from ...results.records import EpisodeRecord
-from .. import plan
-from ..children.simulator import WorkerSpec, encoded, worker_answers
-from ..children.supervisor import WorkerLine
-from ..commands.envs import PrepareConfig, find_initial_states
-from ..film import write_contact_sheet
-from ..preparation import with_found
-from ..workers import Worker
+from ..benchmarks.registry import load_suite
+from ..benchmarks.suite import Suite
+from ..envs.api import Episode, Needs, Protocol
+from ..envs.home import appearing
+from ..envs.parity import sample_actions
+from ..harness import plan
+from ..harness.children.simulator import WorkerSpec, encoded, worker_answers
+from ..harness.children.supervisor import WorkerLine
+from ..harness.commands.envs import PrepareConfig, find_initial_states
+from ..harness.film import write_contact_sheet
+from ..harness.preparation import with_found
+from ..harness.workers import Worker
+from ..policies.api import Policy, Reply, Request
+from ..results.ledger import Ledger
+from ..results.records import EpisodeRecord
 from .digests import play_again
 
 #: Environment variable: the file of the kills that are to fall, a target and a driver's activity a line; without it there are none.
@@ -304,7 +304,7 @@ class Subject:
             "sweep",
             self.name,
             "--policy",
-            "vlarig.harness.contract.subject:RandomStorm",
+            "vlarig.contract.subject:RandomStorm",
             "--tasks",
             *self.trial_tasks[:SWEPT],
         ]

@@ -1,9 +1,9 @@
 """What is committed of sweeps: what every episode came to, so that a part can be played again and compared; and actions that succeed.
 
-After a full sweep by hand: ``python -m vlarig.harness.contract digest RUN FILE.json``. Its member ``promises`` is then filled in: for
+After a full sweep by hand: ``python -m vlarig.contract digest RUN FILE.json``. Its member ``promises`` is then filled in: for
 each suite the ``least`` and ``most`` share of successes in every task (of those in ``swept``, where not all were), and what is played
 ``again``, a number of first initial states, of which ``tasks`` (all when empty). Actions for the comparison with upstream's loop:
-``python -m vlarig.harness.contract record RUN FILE.npz``.
+``python -m vlarig.contract record RUN FILE.npz``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ...benchmarks.registry import load_suite
-from ...benchmarks.suite import Suite
-from ...results.ledger import Ledger
-from ...results.manifest import Manifest
-from ...results.records import EpisodeRecord
-from ..evaluator import evaluate
+from ..benchmarks.registry import load_suite
+from ..benchmarks.suite import Suite
+from ..harness.evaluator import evaluate
+from ..results.ledger import Ledger
+from ..results.manifest import Manifest
+from ..results.records import EpisodeRecord
 
 
 def processor() -> str:
