@@ -226,6 +226,9 @@ class Run:
         }
         if self.group.first:
             self.reporter.report(iteration + 1, numbers)
+            shares = {name.rpartition("/")[2]: share for name, share in numbers.items() if name.startswith("env/success/")}
+            if len(shares) > 1:
+                self.reporter.note("in rollouts: " + ", ".join(f"{task} {share:.2f}" for task, share in shares.items()))
             if not batch.acts and iteration >= self.config.ppo.value_warmup:
                 self.reporter.note(f"iteration {iteration + 1} had no success, so the value head alone learned from it")
         self._refuse_collapse(iteration + 1, numbers)

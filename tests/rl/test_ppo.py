@@ -484,7 +484,9 @@ def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["train", "ppo", "--run", "run", "--override", *SHORT, "iterations=2"]) == 0
     shown = capsys.readouterr().out
     assert "the trained policy: qwen-vla:run/policy" in shown
-    assert re.search(r"iteration 2 of 2: success_in_rollouts [^\n]*; 0:00:00 left\n", shown)
+    assert re.search(
+        r"iteration 2 of 2: success_in_rollouts [^\n]*; 0:00:00 left\nin rollouts: reach_\w+ [01]\.\d\d, reach_", shown
+    )
     assert main(["policy", "inspect", "run/policy"]) == 0
     assert "ppo" in capsys.readouterr().out
 
