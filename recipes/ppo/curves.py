@@ -1,6 +1,6 @@
 """Success by iteration of trainings by PPO: kept as CSV beside this file, and plotted. Plotting needs matplotlib.
 
-    python curves.py keep RUN FILE.csv                      # of a training's folder, which is large
+    python curves.py keep RUN FILE.csv [SUITE/TASK]         # of a training's folder, which is large; of one of its tasks
     python curves.py plot IMAGE TITLE=FILE.csv[,FILE.csv...] ...
 
 A panel has the trainings of one task, such as its seeds; a file's name tells which is which. A line is the success of the episodes that
@@ -18,14 +18,15 @@ from pathlib import Path
 NUMBERS = {"rolled_out": "env/success", "evaluated": "eval/success"}
 
 
-def keep(run: Path, file: Path) -> None:
-    """Write the percentages of each iteration; the last value counts where one was repeated."""
+def keep(run: Path, file: Path, task: str = "") -> None:
+    """Write the percentages of each iteration, of all tasks or of ``SUITE/TASK``; the last value counts where one was repeated."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard"), {"tensors": 0}).Reload()
+    names = NUMBERS if not task else {"rolled_out": f"env/success/{task}", "evaluated": f"eval/{task.rpartition('/')[2]}"}
     found = {
         column: {event.step: 100 * event.tensor_proto.float_val[0] for event in events.Tensors(name)}
-        for column, name in NUMBERS.items()
+        for column, name in names.items()
     }
     with file.open("w", newline="") as opened:
         writer = csv.writer(opened, lineterminator="\n")
@@ -67,7 +68,7 @@ def plot(image: Path, panels: dict[str, list[Path]]) -> None:
 def main(action: str, target: str, *words: str) -> None:
     """What the command line says."""
     if action == "keep":
-        keep(Path(target), Path(words[0]))
+        keep(Path(target), *map(Path, words[:1]), *words[1:])
         return
     given = (word.partition("=") for word in words)
     plot(Path(target), {title: [Path(each) for each in files.split(",")] for title, _, files in given})
