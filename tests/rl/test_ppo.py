@@ -457,7 +457,9 @@ def test_a_checkpoint_without_a_value_head_is_refused(home: None) -> None:
 def test_the_harder_task_gets_more_envs(home: None) -> None:
     success = "rollout.success={'seen/reach_red' = 0.0, 'seen/reach_blue' = 0.75}"
     reporter = tuned(Path("run"), success, "rollout.envs=10", "iterations=1")
-    assert reporter.notes == ["envs of seen: reach_red 8, reach_blue 2"]
+    allotted, shares = reporter.notes
+    assert allotted == "envs of seen: reach_red 8, reach_blue 2"
+    assert re.fullmatch(r"in rollouts: reach_blue [01]\.\d\d, reach_red [01]\.\d\d", shares)
 
 
 @pytest.mark.parametrize(
@@ -511,8 +513,9 @@ def rising(run: Path, *overrides: str) -> list[float]:
 def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
     again = ["seed=6", "rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
     whole = tuned(Path("whole"), *again)
-    assert whole.notes[0] == "envs of seen: reach_red 4, reach_blue 4"
-    assert len(whole.notes) > 1  # one task succeeds more often than the other, and then less
+    allotments = [note for note in whole.notes if note.startswith("envs of")]
+    assert allotments[0] == "envs of seen: reach_red 4, reach_blue 4"
+    assert len(allotments) > 1  # one task succeeds more often than the other, and then less
     shutil.copytree("whole", "half")
     for step in (3, 4, 5):
         shutil.rmtree(Path("half", "checkpoints", f"step-{step:08d}"))
