@@ -48,6 +48,9 @@ PATIENCE = 30.0
 #: What an env's time is spent on, see :attr:`~vlarig.harness.sinks.Transition.seconds`.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
 
+#: What the name of a task's success in rollouts begins with, before ``SUITE/TASK``.
+TASK = "env/success/"
+
 #: Share of the success that the noise of rollouts should leave. Ours: of a policy with .5 to .6, `noise_one` at .6 left .53 and the
 #: paper's noise .10.
 LEFT = 0.7
@@ -226,9 +229,9 @@ class Run:
         }
         if self.group.first:
             self.reporter.report(iteration + 1, numbers)
-            shares = {name.rpartition("/")[2]: share for name, share in numbers.items() if name.startswith("env/success/")}
-            if len(shares) > 1:
-                self.reporter.note("in rollouts: " + ", ".join(f"{task} {share:.2f}" for task, share in shares.items()))
+            each = [f"{name.removeprefix(TASK)} {share:.2f}" for name, share in numbers.items() if name.startswith(TASK)]
+            if len(each) > 1:
+                self.reporter.note(f"in rollouts: {', '.join(each)}")
             if not batch.acts and iteration >= self.config.ppo.value_warmup:
                 self.reporter.note(f"iteration {iteration + 1} had no success, so the value head alone learned from it")
         self._refuse_collapse(iteration + 1, numbers)
@@ -323,7 +326,7 @@ class Run:
                 saved.best, saved.best_iteration = success, version
         for task in sorted({task for task, *_ in every}):
             own = [success for name, success, *_ in every if name == task]
-            numbers[f"env/success/{task}"] = float(np.mean(own))
+            numbers[TASK + task] = float(np.mean(own))
             successes, episodes = saved.outcomes.get(task, (0, 0))
             saved.outcomes[task] = successes + sum(own), episodes + len(own)
         return numbers

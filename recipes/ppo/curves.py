@@ -68,7 +68,8 @@ def plot(image: Path, panels: dict[str, list[Path]]) -> None:
 def main(action: str, target: str, *words: str) -> None:
     """What the command line says."""
     if action == "keep":
-        keep(Path(target), *map(Path, words[:1]), *words[1:])
+        file, *task = words
+        keep(Path(target), Path(file), *task)
         return
     given = (word.partition("=") for word in words)
     plot(Path(target), {title: [Path(each) for each in files.split(",")] for title, _, files in given})

@@ -459,7 +459,7 @@ def test_the_harder_task_gets_more_envs(home: None) -> None:
     reporter = tuned(Path("run"), success, "rollout.envs=10", "iterations=1")
     allotted, shares = reporter.notes
     assert allotted == "envs of seen: reach_red 8, reach_blue 2"
-    assert re.fullmatch(r"in rollouts: reach_blue [01]\.\d\d, reach_red [01]\.\d\d", shares)
+    assert re.fullmatch(r"in rollouts: seen/reach_blue [01]\.\d\d, seen/reach_red [01]\.\d\d", shares)
 
 
 @pytest.mark.parametrize(
@@ -487,7 +487,8 @@ def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> No
     shown = capsys.readouterr().out
     assert "the trained policy: qwen-vla:run/policy" in shown
     assert re.search(
-        r"iteration 2 of 2: success_in_rollouts [^\n]*; 0:00:00 left\nin rollouts: reach_\w+ [01]\.\d\d, reach_", shown
+        r"iteration 2 of 2: success_in_rollouts [^\n]*; 0:00:00 left\nin rollouts: seen/reach_blue [01]\.\d\d, seen/reach_red",
+        shown,
     )
     assert main(["policy", "inspect", "run/policy"]) == 0
     assert "ppo" in capsys.readouterr().out

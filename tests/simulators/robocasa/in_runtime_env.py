@@ -140,8 +140,8 @@ def reached(env: RobocasaEnv) -> np.ndarray:
 
 
 def test_initial_states_differ_and_each_repeats(env: RobocasaEnv) -> None:
-    """Whatever was played before; seven of fifty, whose seeds all differ (test_conventions.py)."""
-    numbers = (*range(5), 17, 49)
+    """Whatever was played before; twelve of fifty, whose seeds all differ (test_conventions.py)."""
+    numbers = (*range(10), 17, 49)
     begun = {number: env.open(episode(number=number), BLIND) for number in numbers}
     assert len({each.state_digest for each in begun.values()}) == len(numbers)
     env.open(episode(MOVING[-1], 3), BLIND)
